@@ -1,0 +1,62 @@
+# What each target needs is installed by itself (Debian packages; a Rust toolchain must be there).
+# Another PHP: make test PHP_CONFIG=/path/to/php-config
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+PHP_CONFIG ?= php-config
+# Passed on to `cargo test`: make test ARGS='--test tests fastcgi'
+ARGS ?=
+
+.PHONY: help build serve test test-zts test-nts84 php-zts php-nts lint
+
+help:
+	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
+	@echo 'make build       compile target/release/fe-php against the PHP of php-config (PHP_CONFIG=...)'
+	@echo "make test        run the tests with that PHP; Debian's by default"
+	@echo 'make test-zts    run the tests with a ZTS build of PHP 8.4'
+	@echo 'make test-nts84  run the tests with an NTS build of PHP 8.4'
+	@echo 'make php-zts     build that PHP and print its php-config (php-nts likewise)'
+	@echo 'make lint        check format, clippy, documentation and scripts'
+
+build:
+	scripts/install-deps.sh build
+	PHP_CONFIG='$(PHP_CONFIG)' $(CARGO) build --release
+
+serve:
+	@PHP_CONFIG='$(PHP_CONFIG)' CARGO='$(CARGO)' exec scripts/serve.sh
+
+# $(call run_tests,php-config,target directory). PHP_FPM is the php-fpm of the same PHP, to compare with. The linker
+# flag is for doctests alone, which do not get the rpath that build.rs sets.
+define run_tests
+config="$(1)"; prefix=$$("$$config" --prefix); version=$$("$$config" --version | cut -d. -f1,2); \
+fpm=$$prefix/sbin/php-fpm; [ ! -x "$$fpm$$version" ] || fpm=$$fpm$$version; \
+[ -x "$$fpm" ] || { echo "no php-fpm for $$config ($$fpm)" >&2; exit 1; }; \
+echo "testing with $$config, $$fpm"; \
+PHP_CONFIG="$$config" PHP_FPM="$$fpm" CARGO_TARGET_DIR='$(2)' \
+RUSTDOCFLAGS="$${RUSTDOCFLAGS-} -C link-arg=-Wl,-rpath,$$prefix/lib" $(CARGO) test $(ARGS)
+endef
+
+test:
+	@scripts/install-deps.sh test
+	@$(call run_tests,$(PHP_CONFIG),$(or $(CARGO_TARGET_DIR),target))
+
+test-zts:
+	@scripts/install-deps.sh test
+	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_tests,$$built,target/zts)
+
+test-nts84:
+	@scripts/install-deps.sh test
+	@built=$$(scripts/build-php.sh nts | tail -n 1); $(call run_tests,$$built,target/nts84)
+
+php-zts:
+	@scripts/build-php.sh zts
+
+php-nts:
+	@scripts/build-php.sh nts
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
+	if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run; fi

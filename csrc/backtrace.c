@@ -1,0 +1,241 @@
+/* What PHP was running when its process crashed. Everything here is safe in a signal handler: memory that may be
+ * damaged is read through process_vm_readv, which answers EFAULT instead of crashing. */
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { MAX_FRAMES = 64, TEXT_SIZE = 4000, ALTERNATE_STACK = 64 * 1024 };
+
+static int log_descriptor = 2;
+static char pool_name[64];
+static long utc_offset;
+
+typedef struct text {
+	char bytes[TEXT_SIZE];
+	size_t len;
+} text;
+
+static void add_bytes(text *out, const char *bytes, size_t len)
+{
+	if (len > sizeof(out->bytes) - 1 - out->len) {
+		len = sizeof(out->bytes) - 1 - out->len;
+	}
+	memcpy(out->bytes + out->len, bytes, len);
+	out->len += len;
+}
+
+static void add(text *out, const char *string)
+{
+	add_bytes(out, string, strlen(string));
+}
+
+static void add_number(text *out, unsigned long number, int width)
+{
+	char digits[24];
+	int at = sizeof(digits);
+	do {
+		digits[--at] = (char) ('0' + number % 10);
+		number /= 10;
+		width--;
+	} while (number || width > 0);
+	add_bytes(out, digits + at, sizeof(digits) - at);
+}
+
+static bool read_memory(const void *address, void *into, size_t len)
+{
+	struct iovec local = {into, len};
+	struct iovec remote = {(void *) address, len};
+	return address && process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t) len;
+}
+
+static void add_zend_string(text *out, const zend_string *string)
+{
+	size_t len;
+	char bytes[512];
+	if (!read_memory(&string->len, &len, sizeof(len))) {
+		add(out, "?");
+		return;
+	}
+	if (len > sizeof(bytes)) {
+		len = sizeof(bytes);
+	}
+	if (!read_memory(string->val, bytes, len)) {
+		add(out, "?");
+		return;
+	}
+	for (size_t i = 0; i < len; i++) {
+		char c = (unsigned char) bytes[i] < 0x20 ? '?' : bytes[i];
+		add_bytes(out, &c, 1);
+	}
+}
+
+/* "[21-Nov-2026 07:50:00] " by hand: localtime is not safe here. */
+static void add_time(text *out)
+{
+	static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+	                                   "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+	long now = (long) time(NULL) + utc_offset;
+	long days = now / 86400, rest = now % 86400;
+	/* Civil date from days since 1970-01-01: years begin in March. */
+	long shifted = days + 719468;
+	long era = shifted / 146097;
+	long day_of_era = shifted - era * 146097;
+	long year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	long day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+	long month_index = (5 * day_of_year + 2) / 153;
+	long day = day_of_year - (153 * month_index + 2) / 5 + 1;
+	long month = month_index < 10 ? month_index + 3 : month_index - 9;
+	long year = year_of_era + era * 400 + (month <= 2);
+	add(out, "[");
+	add_number(out, day, 2);
+	add(out, "-");
+	add(out, months[month - 1]);
+	add(out, "-");
+	add_number(out, year, 4);
+	add(out, " ");
+	add_number(out, rest / 3600, 2);
+	add(out, ":");
+	add_number(out, rest / 60 % 60, 2);
+	add(out, ":");
+	add_number(out, rest % 60, 2);
+	add(out, "] ");
+}
+
+static void write_out(text *out)
+{
+	ssize_t ignored = write(log_descriptor, out->bytes, out->len);
+	(void) ignored;
+	out->len = 0;
+}
+
+static void add_prefix(text *out)
+{
+	add_time(out);
+	add(out, "WARNING: [pool ");
+	add(out, pool_name);
+	add(out, "] child ");
+	add_number(out, getpid(), 1);
+}
+
+static void add_frame(text *out, const zend_execute_data *frame)
+{
+	zend_function function;
+	zend_op opline;
+	bool user;
+
+	if (!frame->func || !read_memory(frame->func, &function, sizeof(function.common))) {
+		add(out, "[unknown]");
+		return;
+	}
+	user = function.type == ZEND_USER_FUNCTION || function.type == ZEND_EVAL_CODE;
+	if (user && !read_memory(frame->func, &function, sizeof(function.op_array))) {
+		user = false;
+	}
+	if (function.common.function_name) {
+		if (function.common.scope) {
+			zend_string *class_name;
+			if (read_memory(&function.common.scope->name, &class_name, sizeof(class_name))) {
+				add_zend_string(out, class_name);
+				add(out, "::");
+			}
+		}
+		add_zend_string(out, function.common.function_name);
+		add(out, "()");
+	} else {
+		add(out, "[main]");
+	}
+	add(out, " ");
+	if (user) {
+		add_zend_string(out, function.op_array.filename);
+		if (read_memory(frame->opline, &opline, sizeof(opline))) {
+			add(out, ":");
+			add_number(out, opline.lineno, 1);
+		}
+	} else {
+		add(out, "[internal]");
+	}
+}
+
+static void report(int signal_number)
+{
+	static text out; /* the process is dying: one report is enough, and the stack may be small */
+	zend_execute_data frame;
+	const zend_execute_data *at;
+	int depth = 0;
+
+	out.len = 0;
+	add_prefix(&out);
+	add(&out, " received signal ");
+	add_number(&out, signal_number, 1);
+	add(&out, fe_php_current() ? "; PHP was running:\n" : "; PHP was running no request\n");
+	write_out(&out);
+	if (!fe_php_current()) {
+		return;
+	}
+	for (at = EG(current_execute_data); at && depth < MAX_FRAMES && read_memory(at, &frame, sizeof(frame));
+	     at = frame.prev_execute_data, depth++) {
+		add_prefix(&out);
+		add(&out, "   #");
+		add_number(&out, depth, 1);
+		add(&out, " ");
+		add_frame(&out, &frame);
+		add(&out, "\n");
+		write_out(&out);
+	}
+	if (depth == 0 && SG(request_info).path_translated) {
+		add_prefix(&out);
+		add(&out, "   script ");
+		add(&out, SG(request_info).path_translated);
+		add(&out, "\n");
+		write_out(&out);
+	}
+}
+
+static void on_crash(int signal_number, siginfo_t *info, void *context)
+{
+	static volatile sig_atomic_t reporting = 0;
+	(void) info;
+	(void) context;
+	signal(signal_number, SIG_DFL);
+	if (!reporting) {
+		reporting = 1;
+		report(signal_number);
+	}
+	raise(signal_number); /* delivered when this handler returns: the default action, with a core file */
+}
+
+/* A stack for the handler: endless recursion has used up the thread's own. It is never freed, for the thread lives
+ * as long as its process. */
+int fe_php_crash_stack_for_this_thread(void)
+{
+	stack_t stack = {0};
+	stack.ss_sp = mmap(NULL, ALTERNATE_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stack.ss_sp == MAP_FAILED) {
+		return -1;
+	}
+	stack.ss_size = ALTERNATE_STACK;
+	return sigaltstack(&stack, NULL);
+}
+
+void fe_php_install_crash_handler(int descriptor, const char *pool)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+	struct sigaction action = {0};
+	time_t now = time(NULL);
+	struct tm local;
+
+	log_descriptor = descriptor;
+	snprintf(pool_name, sizeof(pool_name), "%s", pool);
+	localtime_r(&now, &local);
+	utc_offset = local.tm_gmtoff;
+	action.sa_sigaction = on_crash;
+	action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+	sigemptyset(&action.sa_mask);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		sigaction(signals[i], &action, NULL);
+	}
+}

@@ -1,0 +1,74 @@
+/* Shared by the files of the shim; Rust never sees it. */
+#ifndef FE_PHP_INTERNAL_H
+#define FE_PHP_INTERNAL_H
+
+#include "php.h"
+#include "SAPI.h"
+#include "php_ini.h"
+#include "php_main.h"
+#include "php_output.h"
+#include "php_variables.h"
+#include "zend_ini.h"
+#include "zend_exceptions.h"
+#include "zend_extensions.h"
+#include "zend_signal.h"
+#include "ext/standard/head.h"
+#include "ext/standard/info.h"
+
+#include "shim.h"
+
+#if PHP_VERSION_ID < 80200
+# error "fe-php needs PHP 8.2 or newer"
+#endif
+
+#ifdef ZTS
+ZEND_TSRMLS_CACHE_EXTERN()
+#endif
+
+/* Values of cgi.* and fastcgi.*, and the cache of .user.ini files; one per thread. */
+typedef struct fe_php_globals {
+	bool rfc2616_headers;
+	bool nph;
+	bool force_redirect;
+	char *redirect_status_env;
+	bool fix_pathinfo;
+	bool discard_path;
+	bool fcgi_logging;
+	char *error_header;
+	char *fpm_config;
+	HashTable user_config_cache;
+} fe_php_globals;
+
+#ifdef ZTS
+extern int fe_php_globals_id;
+# define FE_G(v) ZEND_TSRMG(fe_php_globals_id, fe_php_globals *, v)
+#else
+extern fe_php_globals fe_php_globals_static;
+# define FE_G(v) (fe_php_globals_static.v)
+#endif
+
+extern fe_php_callbacks fe_php_rust;
+extern zend_module_entry fe_php_module_entry;
+extern sapi_module_struct fe_php_sapi;
+/* Where requests start and end; php-fpm's pool directory. */
+extern char fe_php_directory[];
+/* In a child of pcntl_fork. */
+extern volatile bool fe_php_forked;
+
+static inline fe_php_request *fe_php_current(void)
+{
+	return (fe_php_request *) SG(server_context);
+}
+
+const fe_php_bytes *fe_php_find_variable(const fe_php_request *request, const char *name, size_t len);
+
+void fe_php_register_variables(zval *track_vars_array);
+void fe_php_import_environment(zval *array);
+void fe_php_load_environment(zval *array);
+void fe_php_keep_own_import(void);
+void fe_php_activate_per_request_ini(fe_php_request *request);
+int fe_php_activate_directory_ini(fe_php_request *request);
+void fe_php_globals_ctor(fe_php_globals *globals);
+void fe_php_globals_dtor(fe_php_globals *globals);
+
+#endif

@@ -1,0 +1,401 @@
+/* The SAPI module: its slots, and PHP's start and end in this process. Policy is Rust's. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+
+#include "internal.h"
+#include "TSRM.h"
+
+#if PHP_VERSION_ID >= 80300
+# include "zend_call_stack.h"
+#endif
+#ifndef ZTS
+/* nothing to define */
+#else
+ZEND_TSRMLS_CACHE_DEFINE()
+#endif
+
+fe_php_callbacks fe_php_rust;
+char fe_php_directory[MAXPATHLEN] = "/";
+volatile bool fe_php_forked = false;
+
+static char *kept_ini_entries;
+static char *kept_ini_path;
+static zend_result (*original_stream_open)(zend_file_handle *handle);
+
+/* ub_write: output that has passed PHP's own buffers. php-fpm: a failed write ends the script unless
+ * ignore_user_abort (php_handle_aborted_connection bails out). */
+static size_t sapi_fe_ub_write(const char *data, size_t len)
+{
+	fe_php_request *request = fe_php_current();
+	if (!request || fe_php_forked) {
+		return len;
+	}
+	if (fe_php_rust.write(request->context, data, len) != 0) {
+		php_handle_aborted_connection();
+		return 0;
+	}
+	return len;
+}
+
+/* flush: flush() of a script, and implicit_flush. */
+static void sapi_fe_flush(void *server_context)
+{
+	fe_php_request *request = server_context;
+	if (!request || fe_php_forked) {
+		return;
+	}
+	if (fe_php_rust.flush(request->context) != 0) {
+		php_handle_aborted_connection();
+	}
+}
+
+/* send_headers: everything at once; the Rust side writes the status line. Content-Type is dropped from a 304, as
+ * php-fpm does (sapi_cgi_send_headers); other bytes are PHP's. */
+static int sapi_fe_send_headers(sapi_headers_struct *headers)
+{
+	fe_php_request *request = fe_php_current();
+	fe_php_bytes on_stack[64];
+	fe_php_bytes *lines = on_stack;
+	fe_php_bytes status_line = {NULL, 0};
+	size_t count = 0;
+	zend_llist_position position;
+	sapi_header_struct *header;
+
+	if (!request || fe_php_forked || SG(request_info).no_headers == 1) {
+		return SAPI_HEADER_SENT_SUCCESSFULLY;
+	}
+	if (zend_llist_count(&headers->headers) > sizeof(on_stack) / sizeof(on_stack[0])) {
+		lines = safe_emalloc(zend_llist_count(&headers->headers), sizeof(fe_php_bytes), 0);
+	}
+	for (header = zend_llist_get_first_ex(&headers->headers, &position); header;
+	     header = zend_llist_get_next_ex(&headers->headers, &position)) {
+		if (header->header_len) {
+			lines[count].ptr = header->header;
+			lines[count].len = header->header_len;
+			count++;
+		}
+	}
+	if (headers->http_status_line) {
+		status_line.ptr = headers->http_status_line;
+		status_line.len = strlen(headers->http_status_line);
+	}
+	fe_php_head head = {headers->http_response_code, status_line, lines, count, FE_G(nph), FE_G(rfc2616_headers)};
+	int gone = fe_php_rust.send_headers(request->context, &head);
+	if (lines != on_stack) {
+		efree(lines);
+	}
+	if (gone) {
+		/* As in php-fpm, where the header block is written through the output layer's callback. */
+		php_handle_aborted_connection();
+	}
+	return SAPI_HEADER_SENT_SUCCESSFULLY;
+}
+
+/* read_post: blocks until the buffer is full or the body ends. */
+static size_t sapi_fe_read_post(char *buffer, size_t len)
+{
+	fe_php_request *request = fe_php_current();
+	size_t done = 0;
+	if (!request || fe_php_forked) {
+		return 0;
+	}
+	if (request->content_length >= 0) {
+		int64_t remaining = request->content_length - SG(read_post_bytes);
+		if (remaining < 0) {
+			remaining = 0;
+		}
+		if ((uint64_t) remaining < len) {
+			len = (size_t) remaining;
+		}
+	}
+	while (done < len) {
+		size_t read = fe_php_rust.read_body(request->context, buffer + done, len - done);
+		if (read == 0) {
+			break;
+		}
+		done += read;
+	}
+	return done;
+}
+
+/* read_cookies: the Cookie header. */
+static char *sapi_fe_read_cookies(void)
+{
+	fe_php_request *request = fe_php_current();
+	return request ? (char *) request->cookies : NULL;
+}
+
+const fe_php_bytes *fe_php_find_variable(const fe_php_request *request, const char *name, size_t len)
+{
+	/* The last of a name wins, as in php-fpm. */
+	for (size_t i = request->variable_count; i-- > 0;) {
+		const fe_php_variable *variable = &request->variables[i];
+		if (variable->name.len == len && memcmp(variable->name.ptr, name, len) == 0) {
+			return &variable->value;
+		}
+	}
+	return NULL;
+}
+
+/* getenv: request variables first; PHP itself falls back to the environment. PHP copies the answer at once. */
+static char *sapi_fe_getenv(const char *name, size_t len)
+{
+	fe_php_request *request = fe_php_current();
+	const fe_php_bytes *value;
+	if (!request) {
+		return NULL;
+	}
+	value = fe_php_find_variable(request, name, len);
+	if (!value) {
+		return NULL;
+	}
+	if (request->getenv_copy) {
+		efree(request->getenv_copy);
+	}
+	request->getenv_copy = estrndup(value->ptr, value->len);
+	return request->getenv_copy;
+}
+
+/* log_message: what error_log() and log_errors say while error_log is unset. */
+static void sapi_fe_log_message(const char *message, int syslog_type)
+{
+	fe_php_request *request = fe_php_current();
+	(void) syslog_type;
+	if (request && !fe_php_forked && FE_G(fcgi_logging)) {
+		/* php-fpm's text: messages after the first begin with "; " (sapi_cgi_log_fastcgi). */
+		if (request->logged) {
+			fe_php_rust.error(request->context, "; ", 2);
+		}
+		request->logged = true;
+		fe_php_rust.error(request->context, "PHP message: ", sizeof("PHP message: ") - 1);
+		fe_php_rust.error(request->context, message, strlen(message));
+		return;
+	}
+	fe_php_rust.log(request ? request->context : NULL, message, strlen(message));
+}
+
+/* activate: after zend_activate, before any extension's RINIT. */
+static int sapi_fe_activate(void)
+{
+	fe_php_request *request = fe_php_current();
+	if (!request) {
+		return SUCCESS;
+	}
+	fe_php_activate_per_request_ini(request);
+	return fe_php_activate_directory_ini(request);
+}
+
+/* deactivate: step 12 of php_request_shutdown; nothing can print any more. */
+static int sapi_fe_deactivate(void)
+{
+	fe_php_request *request = fe_php_current();
+	if (request && SG(sapi_started) && !fe_php_forked) {
+		fe_php_rust.finish(request->context);
+	}
+	return SUCCESS;
+}
+
+static int sapi_fe_startup(sapi_module_struct *module)
+{
+#if PHP_VERSION_ID < 80300
+	return php_module_startup(module, &fe_php_module_entry);
+#else
+	return php_module_startup(module, &fe_php_module_entry) == SUCCESS ? SUCCESS : FAILURE;
+#endif
+}
+
+/* The name is php-fpm's: OPcache starts only under names that it knows (accel_find_sapi), and applications ask
+ * PHP_SAPI. */
+sapi_module_struct fe_php_sapi = {
+	.name = "fpm-fcgi",
+	.pretty_name = "FPM/FastCGI",
+	.startup = sapi_fe_startup,
+	.shutdown = php_module_shutdown_wrapper,
+	.activate = sapi_fe_activate,
+	.deactivate = sapi_fe_deactivate,
+	.ub_write = sapi_fe_ub_write,
+	.flush = sapi_fe_flush,
+	.getenv = sapi_fe_getenv,
+	.sapi_error = php_error,
+	.send_headers = sapi_fe_send_headers,
+	.read_post = sapi_fe_read_post,
+	.read_cookies = sapi_fe_read_cookies,
+	.register_server_variables = fe_php_register_variables,
+	.log_message = sapi_fe_log_message,
+	.php_ini_ignore_cwd = 1,
+};
+
+/* The primary script could not be opened: php-fpm answers 404 or 403 where php_execute_script would print a fatal
+ * error. It is asked only when OPcache has no valid copy, so a warm request pays nothing. */
+static zend_result fe_php_stream_open(zend_file_handle *handle)
+{
+	if (handle->primary_script && handle->filename && fe_php_current()
+	    && ZSTR_VAL(handle->filename)[0] == '/') {
+		int descriptor = open(ZSTR_VAL(handle->filename), O_RDONLY | O_CLOEXEC);
+		if (descriptor < 0) {
+			int error = errno;
+			char text[MAXPATHLEN + 128];
+			fe_php_request *request = fe_php_current();
+			int len = snprintf(text, sizeof(text), "Unable to open primary script: %s (%s)",
+			                   ZSTR_VAL(handle->filename), strerror(error));
+			if (len >= (int) sizeof(text)) {
+				len = sizeof(text) - 1;
+			}
+			if (!fe_php_forked) {
+				if (FE_G(fcgi_logging)) {
+					if (request->logged) {
+						fe_php_rust.error(request->context, "; ", 2);
+					}
+					request->logged = true;
+					fe_php_rust.error(request->context, text, len);
+				} else {
+					fe_php_rust.log(request->context, text, len);
+				}
+			}
+			SG(sapi_headers).http_response_code = error == EACCES ? 403 : 404;
+			if (error == EACCES) {
+				PUTS("Access denied.\n");
+			} else {
+				PUTS("No input file specified.\n");
+			}
+			zend_bailout();
+		}
+		close(descriptor);
+	}
+	return original_stream_open(handle);
+}
+
+/* A child of pcntl_fork has nothing to do with our sockets: it closes its copies (all of ours lie above
+ * FE_PHP_FIRST_DESCRIPTOR, which scripts' own never reach while the limit is in force). */
+static void fe_php_pcntl_child(void)
+{
+	fe_php_forked = true;
+#ifdef SYS_close_range
+	syscall(SYS_close_range, 4096u, ~0u, 0u);
+#endif
+}
+
+static bool watching_forks = false;
+
+void fe_php_after_fork(void)
+{
+	/* From now on a fork is a script's. */
+	if (!watching_forks) {
+		watching_forks = true;
+		pthread_atfork(NULL, NULL, fe_php_pcntl_child);
+	}
+}
+
+int fe_php_module_startup(const fe_php_startup *startup)
+{
+	bool scan = startup->scan_path && !getenv("PHP_INI_SCAN_DIR");
+	int result;
+
+	fe_php_rust = startup->callbacks;
+	snprintf(fe_php_directory, sizeof(fe_php_directory), "%s", startup->directory);
+#ifdef ZTS
+	php_tsrm_startup();
+	ZEND_TSRMLS_CACHE_UPDATE();
+#endif
+	zend_signal_startup();
+	sapi_startup(&fe_php_sapi);
+	kept_ini_path = startup->ini_path ? strdup(startup->ini_path) : NULL;
+	kept_ini_entries = startup->ini_entries ? strdup(startup->ini_entries) : NULL;
+	fe_php_sapi.php_ini_path_override = kept_ini_path;
+	fe_php_sapi.php_ini_ignore = startup->no_ini;
+	fe_php_sapi.ini_entries = kept_ini_entries;
+	fe_php_sapi.executable_location = "php-fpm";
+	SG(server_context) = NULL;
+	SG(request_info).path_translated = NULL;
+	/* php_init_config reads the variable; scripts and their children must not see it. */
+	if (scan) {
+		setenv("PHP_INI_SCAN_DIR", startup->scan_path, 1);
+	}
+	result = fe_php_sapi.startup(&fe_php_sapi);
+	if (scan) {
+		unsetenv("PHP_INI_SCAN_DIR");
+	}
+	if (result == FAILURE) {
+		sapi_shutdown();
+		return -1;
+	}
+	fe_php_keep_own_import();
+	php_import_environment_variables = fe_php_import_environment;
+	php_load_environment_variables = fe_php_load_environment;
+	original_stream_open = zend_stream_open_function;
+	zend_stream_open_function = fe_php_stream_open;
+#ifdef ZEND_SIGNALS
+	/* Handlers stay as they are between requests; seven rt_sigaction calls fewer in each. */
+	SIGG(reset) = 0;
+#endif
+	return 0;
+}
+
+void fe_php_module_shutdown(void)
+{
+	php_module_shutdown();
+	sapi_shutdown();
+#ifdef ZTS
+	tsrm_shutdown();
+#endif
+	free(kept_ini_entries);
+	free(kept_ini_path);
+}
+
+void fe_php_thread_attach(void)
+{
+#ifdef ZTS
+	(void) ts_resource(0);
+	ZEND_TSRMLS_CACHE_UPDATE();
+# ifdef ZEND_SIGNALS
+	SIGG(reset) = 0;
+# endif
+#endif
+}
+
+void fe_php_thread_detach(void)
+{
+#ifdef ZTS
+	ts_free_thread();
+#endif
+}
+
+/* NTS, when PHP runs on another thread than the one that started it. */
+void fe_php_foreign_thread(void)
+{
+#if PHP_VERSION_ID >= 80300 && defined(ZEND_CHECK_STACK_LIMIT)
+	zend_call_stack_init();
+#endif
+}
+
+fe_php_cgi_settings fe_php_read_cgi_settings(void)
+{
+	fe_php_cgi_settings settings = {FE_G(fix_pathinfo), FE_G(discard_path)};
+	return settings;
+}
+
+const char *fe_php_version(void)
+{
+	return PHP_VERSION;
+}
+
+bool fe_php_is_zts(void)
+{
+#ifdef ZTS
+	return true;
+#else
+	return false;
+#endif
+}
+
+const char *fe_php_compiled_ini_directory(void)
+{
+	return PHP_CONFIG_FILE_PATH;
+}
+
+bool fe_php_has_opcache(void)
+{
+	return zend_get_extension("Zend OPcache") != NULL;
+}

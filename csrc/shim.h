@@ -1,0 +1,122 @@
+/* What Rust sees of PHP: no type of PHP's own appears here, so bindgen reads only this file (through wrapper.h). */
+#ifndef FE_PHP_SHIM_H
+#define FE_PHP_SHIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes that someone else owns; not NUL-terminated. */
+typedef struct fe_php_bytes {
+	const char *ptr;
+	size_t len;
+} fe_php_bytes;
+
+/* A CGI variable. */
+typedef struct fe_php_variable {
+	fe_php_bytes name;
+	fe_php_bytes value;
+} fe_php_variable;
+
+/* What to run; enum fe_php_script. */
+typedef enum fe_php_script {
+	FE_PHP_SCRIPT_FILE,
+	FE_PHP_SCRIPT_NOT_FOUND,
+	FE_PHP_SCRIPT_DENIED
+} fe_php_script;
+
+/* One request. All pointers stay valid until fe_php_execute returns; strings are NUL-terminated, and NULL where the
+ * client sent none. */
+typedef struct fe_php_request {
+	void *context; /* handed back to every callback */
+	const fe_php_variable *variables;
+	size_t variable_count;
+	fe_php_script script;
+	const char *script_path; /* NULL for FE_PHP_SCRIPT_NOT_FOUND */
+	const char *method;
+	const char *query_string;
+	const char *content_type;
+	const char *request_uri; /* SCRIPT_NAME, as php-fpm has it */
+	const char *cookies;
+	const char *authorization;
+	const char *path_info;
+	const char *server_name;
+	const char *document_root;
+	fe_php_bytes user_ini;  /* PHP_VALUE */
+	fe_php_bytes admin_ini; /* PHP_ADMIN_VALUE */
+	int64_t content_length; /* -1: the body says where it ends */
+	/* Set by the shim. */
+	char *getenv_copy;
+	bool logged;
+	bool refused_ini;
+	bool finished;
+} fe_php_request;
+
+/* How a request ended. */
+typedef struct fe_php_outcome {
+	int exit_status;
+	bool startup_failed;
+	bool forked; /* this is a pcntl_fork child: it must exit now */
+} fe_php_outcome;
+
+/* Status and headers. */
+typedef struct fe_php_head {
+	int status;
+	fe_php_bytes status_line; /* of header("HTTP/1.1 404 Nope"); empty when there was none */
+	const fe_php_bytes *lines;
+	size_t count;
+	bool nph;             /* cgi.nph: a status even when it is 200 */
+	bool rfc2616_headers; /* cgi.rfc2616_headers: the status line as the script gave it */
+} fe_php_head;
+
+/* Rust's side. A callback never bails out: it answers, and the C side bails out where PHP wants that. */
+typedef struct fe_php_callbacks {
+	/* 0, or -1: the client is gone */
+	int (*send_headers)(void *context, const fe_php_head *head);
+	int (*write)(void *context, const char *data, size_t len);
+	int (*flush)(void *context);
+	int (*finish)(void *context);
+	/* number of bytes, 0 at the end */
+	size_t (*read_body)(void *context, char *buffer, size_t len);
+	/* a message for the web server's log, through the connection */
+	void (*error)(void *context, const char *message, size_t len);
+	/* a message for the server's own log; context is NULL outside a request */
+	void (*log)(void *context, const char *message, size_t len);
+} fe_php_callbacks;
+
+/* Settings of cgi.* after module startup, for what Rust does itself. */
+typedef struct fe_php_cgi_settings {
+	bool fix_pathinfo;
+	bool discard_path;
+} fe_php_cgi_settings;
+
+/* ---- life of the engine: sapi.c ---- */
+typedef struct fe_php_startup {
+	fe_php_callbacks callbacks;
+	const char *ini_path;    /* -c, or NULL */
+	const char *scan_path;   /* conf.d, where it is not the compiled one, or NULL */
+	const char *ini_entries; /* text of -d settings, or NULL */
+	const char *directory;   /* where requests start and end */
+	bool no_ini;             /* -n */
+} fe_php_startup;
+int fe_php_module_startup(const fe_php_startup *startup);
+void fe_php_module_shutdown(void);
+void fe_php_thread_attach(void);
+void fe_php_thread_detach(void);
+void fe_php_after_fork(void);
+void fe_php_foreign_thread(void);
+fe_php_cgi_settings fe_php_read_cgi_settings(void);
+const char *fe_php_version(void);
+bool fe_php_is_zts(void);
+const char *fe_php_compiled_ini_directory(void);
+bool fe_php_has_opcache(void);
+
+/* ---- one request: request.c ---- */
+fe_php_outcome fe_php_execute(fe_php_request *request);
+int fe_php_opcache_restart_pending(void);
+
+/* ---- what is running: backtrace.c ---- */
+void fe_php_install_crash_handler(int log_descriptor, const char *pool);
+int fe_php_crash_stack_for_this_thread(void);
+
+#endif

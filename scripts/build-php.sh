@@ -1,0 +1,170 @@
+#!/bin/bash
+# Builds PHP 8.4 with the embed SAPI from Debian's source package; the last line printed is its php-config.
+#
+#   scripts/build-php.sh zts|nts
+#
+# Debian's own libphp is NTS and, on Debian 12, PHP 8.2. This gives fe-php the other builds it supports. The result
+# lies in ~/.cache/fe-php/php-<version>-<zts|nts>-<hash of this recipe>/ and is reused; remove it to build afresh,
+# with the newest source.
+set -euo pipefail
+export LC_ALL=C.UTF-8
+umask 022
+
+SUITE=trixie # the Debian release whose PHP is built
+PHP=php8.4
+APCU=php-apcu
+
+CONFIGURE=(
+    --enable-embed=shared --enable-fpm --enable-cli --disable-cgi --disable-phpdbg
+    --enable-opcache
+    --enable-calendar --enable-exif --enable-gd --with-jpeg --enable-intl --enable-mbstring
+    --enable-pcntl --enable-shmop --enable-sockets --enable-sysvmsg --enable-sysvsem --enable-sysvshm
+    --with-curl --with-gettext --with-openssl --with-zlib
+    --without-pear
+) # ctype, dom, fileinfo, iconv, pdo_sqlite, phar, posix, session, simplexml, sqlite3, tokenizer, xml* are defaults
+FLAGS=(CFLAGS=-O2 CXXFLAGS=-O2)
+RECIPE=1 # raise it when something else below changes the result
+
+HERE=$(cd "$(dirname "$0")" && pwd)
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/fe-php
+
+say() {
+    echo "build-php.sh: $*" >&2
+}
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# Runs a step with its output in the log; shows the log's end if it fails.
+quietly() {
+    echo "+ $*" >>"$LOG"
+    "$@" >>"$LOG" 2>&1 </dev/null || {
+        tail -n 40 "$LOG" >&2
+        fail "failed: $* (the whole log: $LOG)"
+    }
+}
+
+# apt with lists, cache and sources of its own: the machine's are only read.
+private_apt() {
+    apt-get -q -o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$APT/parts" -o "Dir::State=$APT/state" \
+        -o "Dir::State::Lists=$APT/lists" -o "Dir::Cache=$APT/cache" -o APT::Sandbox::User="$(id -un)" \
+        -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+}
+
+# The source entries for $SUITE, from wherever this machine gets Debian's main archive.
+debian_sources() {
+    local uris keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    # shellcheck disable=SC2016 # apt's placeholders, not ours
+    uris=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
+        awk '$4 == "main" && $2 !~ /[\/-](security|updates|backports)/ && ($3 == "Debian" || $1 ~ /\/debian\/?$/) {print $1}' |
+        sort -u | head -n 1)
+    [ -n "$uris" ] || fail "no Debian archive among this machine's apt sources"
+    [ -f "$keyring" ] || fail "$keyring is missing: apt-get install debian-archive-keyring"
+    printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$uris" "$SUITE" "$keyring"
+}
+
+# Downloads the upstream tarball of each source package into $SOURCES (apt checks signatures and hashes).
+fetch_sources() {
+    APT=$CACHE/apt
+    SOURCES=$CACHE/sources
+    exec 8>"$CACHE/sources.lock"
+    flock 8
+    mkdir -p "$APT"/{parts,state,lists/partial,cache/archives/partial} "$SOURCES"
+    debian_sources >"$APT/parts/debian.sources"
+    quietly private_apt update
+    PHP_TAR=$SOURCES/$(tarball "$PHP")
+    APCU_TAR=$SOURCES/$(tarball "$APCU")
+    cd "$SOURCES"
+    quietly private_apt source --download-only --tar-only "$PHP" "$APCU"
+    cd - >/dev/null
+    exec 8>&-
+}
+
+# The name of the tarball that apt would download. (It leaves out what it finds in the current directory.)
+tarball() {
+    cd "$APT"
+    private_apt source --print-uris --tar-only "$1" 2>>"$LOG" |
+        sed -n "s/^'[^']*' \($1_[^ ]*\.orig\.tar\.[a-z0-9]*\) .*/\1/p" |
+        grep . || fail "no source of $1 in Debian $SUITE (the whole log: $LOG)"
+}
+
+write_ini() {
+    local etc=$1/etc
+    mkdir -p "$etc/conf.d"
+    cp "$2/php.ini-production" "$etc/php.ini"
+    printf '%s\n' 'zend_extension=opcache' 'opcache.memory_consumption=128' >"$etc/conf.d/10-opcache.ini"
+}
+
+build_apcu() {
+    local config_m4
+    mkdir "$WORK/apcu"
+    quietly tar -C "$WORK/apcu" -xf "$APCU_TAR"
+    config_m4=$(find "$WORK/apcu" -name config.m4 | head -n 1)
+    cd "$(dirname "$config_m4")"
+    quietly "$PREFIX/bin/phpize"
+    quietly ./configure -q --with-php-config="$PREFIX/bin/php-config" --enable-apcu "${FLAGS[@]}"
+    quietly make -j"$JOBS"
+    quietly make install
+    echo 'extension=apcu' >"$PREFIX/etc/conf.d/20-apcu.ini"
+}
+
+build() {
+    local threads=()
+    [ "$KIND" = nts ] || threads=(--enable-zts)
+    "$HERE/install-deps.sh" php-build
+    say "building PHP ($KIND), which takes some minutes; log: $LOG"
+    fetch_sources
+    PREFIX=$CACHE/php-$(basename "$PHP_TAR" | sed "s/^${PHP}_//; s/\.orig\.tar.*//")-$KIND-$HASH
+    # The prefix is compiled in, so installation goes to the final place; the stamp says that it is complete.
+    rm -rf "$WORK" "$PREFIX"
+    mkdir -p "$WORK/php"
+    quietly tar -C "$WORK/php" --strip-components=1 -xf "$PHP_TAR"
+    cd "$WORK/php"
+    quietly ./configure -q --prefix="$PREFIX" --with-config-file-path="$PREFIX/etc" \
+        --with-config-file-scan-dir="$PREFIX/etc/conf.d" "${threads[@]}" "${CONFIGURE[@]}" "${FLAGS[@]}"
+    quietly make -j"$JOBS"
+    quietly make install
+    write_ini "$PREFIX" "$WORK/php"
+    build_apcu
+    quietly "$PREFIX/bin/php" -r 'extension_loaded("apcu") && function_exists("opcache_get_status") || exit(1);'
+    cd "$CACHE"
+    rm -rf "$WORK"
+    touch "$PREFIX/.complete"
+}
+
+# The newest complete build of this recipe, if there is one.
+finished() {
+    local stamp
+    stamp=$(find "$CACHE" -maxdepth 2 -path "$CACHE/php-*-$KIND-$HASH/.complete" | sort -V | tail -n 1)
+    [ -n "$stamp" ] && PREFIX=$(dirname "$stamp")
+}
+
+main() {
+    KIND=${1-}
+    case $KIND in
+        zts | nts) ;;
+        *) fail "usage: scripts/build-php.sh zts|nts" ;;
+    esac
+    JOBS=${JOBS:-$(nproc)}
+    HASH=$(printf '%s\n' "$RECIPE" "$SUITE" "$PHP" "$APCU" "${CONFIGURE[@]}" "${FLAGS[@]}" | sha256sum | cut -c 1-10)
+    WORK=$CACHE/build-$KIND-$HASH
+    LOG=$CACHE/build-$KIND-$HASH.log
+    mkdir -p "$CACHE"
+    if ! finished; then
+        exec 9>"$WORK.lock"
+        flock --nonblock 9 || {
+            say "another process is building this PHP; waiting for it"
+            flock 9
+        }
+        if ! finished; then
+            : >"$LOG"
+            build
+        fi
+    fi
+    echo "$PREFIX/bin/php-config"
+}
+
+main "$@"
+exit

@@ -1,0 +1,68 @@
+//! The program: command line to exit code. Here the layers are wired together.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::config::{IniConfig, PoolConfig};
+use crate::engine::{Engine, is_zts, php_version};
+use crate::{log, server, supervisor, zygote};
+
+/// Runs the program; `fe-php` is nothing but this.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.version {
+        print_version();
+        return ExitCode::SUCCESS;
+    }
+    match cli.command {
+        Some(Command::Fpm(options)) => serve(options.into_config()),
+        Some(Command::PoolProcess) => exit_code(zygote::main(start_php, server::run)),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn serve(config: PoolConfig) -> ExitCode {
+    let processes = if is_zts() { 1 } else { config.workers };
+    match supervisor::run(config, processes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error(format_args!("{error}"));
+            exit_code(error.exit_code())
+        }
+    }
+}
+
+/// PHP's module startup, in the pool process.
+fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
+    let engine = Engine::start(&config.ini, log_from_php).map_err(|error| error.to_string())?;
+    // Kept for the life of this process and its children.
+    match crate::engine::RestartGuard::hold(&engine) {
+        Ok(guard) => std::mem::forget(guard),
+        Err(error) => return Err(format!("OPcache's lock file cannot be locked: {error}")),
+    }
+    Ok(Arc::new(engine))
+}
+
+type StartedPhp = Arc<Engine>;
+
+fn log_from_php(line: &[u8]) {
+    log::notice(format_args!("PHP message: {}", String::from_utf8_lossy(line).trim_end()));
+}
+
+fn print_version() {
+    println!("fe-php {} (FastCGI server and library)", env!("CARGO_PKG_VERSION"));
+    let kind = if is_zts() { "ZTS" } else { "NTS" };
+    let opcache = match Engine::start(&IniConfig::default(), |_| ()) {
+        Ok(engine) if engine.has_opcache() => "with Zend OPcache",
+        Ok(_) => "without OPcache: no zend_extension=opcache in php.ini",
+        Err(_) => "its configuration does not load",
+    };
+    println!("PHP {} {kind}, {opcache}", php_version());
+}
+
+fn exit_code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status.clamp(0, 255)).unwrap_or(1))
+}

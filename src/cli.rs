@@ -1,0 +1,227 @@
+//! The command line.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{IniConfig, Limits, ListenAddress, PoolConfig};
+
+/// PHP run inside a Rust program: a FastCGI server in php-fpm's place.
+#[derive(Debug, Parser)]
+#[command(name = "fe-php", disable_version_flag = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Show the versions of fe-php and PHP, whether PHP is NTS or ZTS, and OPcache.
+    #[arg(short = 'V', long)]
+    pub(crate) version: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve FastCGI, as php-fpm does, in the foreground.
+    ///
+    /// Worker processes (PHP threads of one worker process, if PHP is ZTS) run the scripts. The log goes to standard
+    /// error. SIGTERM stops at once, SIGQUIT after running requests.
+    #[command(after_help = FPM_EXAMPLES)]
+    Fpm(Box<Fpm>),
+    /// The pool process, which `fpm` starts by itself.
+    #[command(name = crate::supervisor::process::POOL_PROCESS, hide = true)]
+    PoolProcess,
+}
+
+const FPM_EXAMPLES: &str = "\
+Examples:
+  fe-php fpm --listen 127.0.0.1:9000
+  fe-php fpm --listen /run/php/x.sock --workers 8 -c /etc/php/8.2/fpm -d memory_limit=256M
+
+In nginx:
+  location ~ \\.php$ {
+      include        fastcgi_params;
+      fastcgi_param  SCRIPT_FILENAME $document_root$fastcgi_script_name;
+      fastcgi_pass   unix:/run/php/x.sock;
+  }";
+
+/// Options of `fe-php fpm`.
+#[derive(Debug, Args)]
+pub(crate) struct Fpm {
+    /// Listen at a TCP address (127.0.0.1:9000, [::1]:9000, :9000, 9000) or a Unix socket (a path); may be repeated.
+    ///
+    /// Port 0 lets the system choose; the log says which.
+    #[arg(long, short = 'l', value_name = "ADDRESS", required = true, value_parser = parse_listen)]
+    listen: Vec<ListenAddress>,
+    /// Number of PHP workers: worker processes on NTS, PHP threads on ZTS.
+    #[arg(long, short = 'w', value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    workers: u32,
+    /// The php.ini to read, or the directory that has it.
+    ///
+    /// By default: /etc/php/X.Y/fpm on Debian, else PHP's compiled-in directory.
+    #[arg(short = 'c', value_name = "PATH")]
+    ini_path: Option<PathBuf>,
+    /// Read no php.ini.
+    #[arg(short = 'n')]
+    no_ini: bool,
+    /// Set a php.ini setting; it wins over php.ini. May be repeated. Without a value it means "1".
+    #[arg(short = 'd', value_name = "NAME[=VALUE]", value_parser = parse_define)]
+    defines: Vec<(String, String)>,
+    /// The pool's name in the log.
+    #[arg(long, value_name = "NAME", default_value = "www")]
+    pool: String,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// Limits on what clients may ask for; see [`Limits`].
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Longest FCGI_PARAMS of a request, in bytes (K, M and G are understood).
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
+    params_size: usize,
+    /// Most name-value pairs in FCGI_PARAMS of a request.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().params_count)]
+    params_count: usize,
+    /// A body up to this size is read whole before a worker is taken; a longer one is streamed to the script.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_size)]
+    body_buffer: usize,
+    /// Most open connections; more wait in the kernel's backlog.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// Most requests that may wait for a worker; more are answered FCGI_OVERLOADED.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, value_parser = clap::value_parser!(u32).range(1..))]
+    queue: u32,
+    /// Most requests open at once on one connection (FastCGI multiplexing); more are answered FCGI_OVERLOADED.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().requests_per_connection, value_parser = clap::value_parser!(u32).range(1..=65535))]
+    requests_per_connection: u32,
+    /// Longest time from the first byte of a request until its params are complete, and longest pause in a body that
+    /// is read whole. Then the connection is closed.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    request_header_timeout: Duration,
+    /// Response bytes that may wait for a slow client before the script has to wait too.
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = parse_size)]
+    output_buffer: usize,
+}
+
+impl Fpm {
+    /// The configuration that the options make.
+    pub(crate) fn into_config(self) -> PoolConfig {
+        let limits = self.limits;
+        PoolConfig {
+            name: self.pool,
+            listen: self.listen,
+            workers: self.workers,
+            ini: IniConfig { path: self.ini_path, no_ini: self.no_ini, defines: self.defines },
+            limits: Limits {
+                params_size: limits.params_size,
+                params_count: limits.params_count,
+                body_buffer: limits.body_buffer,
+                connections: limits.max_connections,
+                queue: limits.queue,
+                requests_per_connection: limits.requests_per_connection,
+                request_header_timeout: limits.request_header_timeout,
+                output_buffer: limits.output_buffer,
+            },
+        }
+    }
+}
+
+/// php-fpm's forms of `listen`: `address:port`, `:port`, `port`, `/path`.
+fn parse_listen(text: &str) -> Result<ListenAddress, String> {
+    let unix = text.strip_prefix("unix:").unwrap_or(text);
+    if unix.starts_with('/') || unix.starts_with('.') {
+        return Ok(ListenAddress::Unix(PathBuf::from(unix)));
+    }
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok(ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], port))));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(ListenAddress::Tcp(address));
+    }
+    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    resolved.map(ListenAddress::Tcp).ok_or_else(|| {
+        "neither a Unix socket (a path that begins with /) nor a TCP address like 127.0.0.1:9000, [::1]:9000 or 9000".to_owned()
+    })
+}
+
+/// `name=value`, or `name` for `name=1`, as php-fpm's `-d`.
+fn parse_define(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, "1"));
+    if name.trim().is_empty() {
+        return Err("expected NAME=VALUE".to_owned());
+    }
+    if text.contains(['\n', '\0']) {
+        return Err("a setting cannot hold a line break or a NUL".to_owned());
+    }
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (number, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
+        Some((at, _)) => text.split_at(at),
+        None => (text, ""),
+    };
+    let factor: usize = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "K" | "KB" => 1 << 10,
+        "M" | "MB" => 1 << 20,
+        "G" | "GB" => 1 << 30,
+        _ => return Err(format!("unknown unit '{unit}': use K, M or G")),
+    };
+    let number: usize = number.parse().map_err(|_| "expected a number of bytes, like 65536, 64K or 1M".to_owned())?;
+    match number.checked_mul(factor) {
+        Some(size) if size > 0 => Ok(size),
+        Some(_) => Err("must be more than 0".to_owned()),
+        None => Err("too large".to_owned()),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a number of seconds between 0 and 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_are_read_as_by_php_fpm() {
+        assert_eq!(parse_listen("/run/x.sock").unwrap(), ListenAddress::Unix("/run/x.sock".into()));
+        assert_eq!(parse_listen("127.0.0.1:9000").unwrap(), ListenAddress::Tcp("127.0.0.1:9000".parse().unwrap()));
+        assert_eq!(parse_listen("[::1]:9000").unwrap(), ListenAddress::Tcp("[::1]:9000".parse().unwrap()));
+        assert_eq!(parse_listen("9000").unwrap(), ListenAddress::Tcp("0.0.0.0:9000".parse().unwrap()));
+        assert_eq!(parse_listen(":9000").unwrap(), ListenAddress::Tcp("0.0.0.0:9000".parse().unwrap()));
+        parse_listen("nonsense").unwrap_err();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("64K"), Ok(65_536));
+        assert_eq!(parse_size("12"), Ok(12));
+        parse_size("0").unwrap_err();
+        parse_size("12Q").unwrap_err();
+        parse_size("99999999999999999999").unwrap_err();
+    }
+
+    #[test]
+    fn a_setting_without_a_value_is_on() {
+        assert_eq!(parse_define("opcache.enable").unwrap(), ("opcache.enable".to_owned(), "1".to_owned()));
+        assert_eq!(parse_define("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
+        parse_define("=x").unwrap_err();
+    }
+}

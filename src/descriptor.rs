@@ -1,0 +1,53 @@
+//! Descriptors out of the way of PHP scripts.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+use rustix::process::{Resource, getrlimit};
+
+/// Moves a descriptor to a number of at least 4096 (half of RLIMIT_NOFILE where that is less), close-on-exec.
+///
+/// A script's `stream_select()` refuses numbers above 1023, and some scripts count on 0–10 being theirs; so whatever is
+/// ours lives up there in a process that runs PHP. Where no number is left, the descriptor stays where it is. Call it
+/// before the descriptor is registered with an epoll instance.
+pub fn high_fd(fd: OwnedFd) -> OwnedFd {
+    let base = base();
+    if fd.as_raw_fd() >= base {
+        return close_on_exec(fd);
+    }
+    match fcntl_dupfd_cloexec(&fd, base) {
+        Ok(high) => high,
+        Err(_) => close_on_exec(fd),
+    }
+}
+
+fn close_on_exec(fd: OwnedFd) -> OwnedFd {
+    if let Ok(flags) = fcntl_getfd(&fd) {
+        // Cannot fail on an open descriptor.
+        let _ = fcntl_setfd(&fd, flags | FdFlags::CLOEXEC);
+    }
+    fd
+}
+
+fn base() -> RawFd {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    RawFd::try_from(limit / 2).unwrap_or(RawFd::MAX).min(HIGH)
+}
+
+const HIGH: RawFd = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptor_moves_up_once() {
+        let (reader, _writer) = std::io::pipe().expect("pipe");
+        let high = high_fd(OwnedFd::from(reader));
+        assert!(high.as_raw_fd() >= base());
+        let number = high.as_raw_fd();
+        let same = high_fd(high);
+        assert_eq!(same.as_raw_fd(), number);
+        assert!(fcntl_getfd(&same).expect("open").contains(FdFlags::CLOEXEC));
+    }
+}

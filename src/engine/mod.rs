@@ -1,0 +1,190 @@
+//! The only door to PHP: module startup once per process, [`PhpThread`]s, and [`execute`].
+//!
+//! # Lifecycle
+//!
+//! [`Engine::start`] runs PHP's module startup (php.ini, extensions, OPcache, preloading) on the calling thread. A
+//! process may then fork: children share OPcache's memory, and each calls [`Engine::after_fork`]. Whoever wants to
+//! run a request needs a [`PhpThread`], which is bound to its thread. PHP is shut down when the `Engine` is dropped;
+//! it cannot be started a second time in a process.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, ptr};
+
+use crate::config::IniConfig;
+
+mod context;
+mod execute;
+mod ffi;
+mod ini;
+mod opcache;
+mod sapi;
+mod thread;
+
+pub(crate) use execute::{Outcome, execute};
+pub(crate) use opcache::RestartGuard;
+pub(crate) use thread::PhpThread;
+
+/// Why PHP could not be started, or not be used as was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum EngineError {
+    /// PHP was started in this process before; libphp can do that once only.
+    #[error("PHP was already started in this process; libphp can be started once per process")]
+    AlreadyStarted,
+    /// A value has a NUL byte in it, which C strings cannot hold.
+    #[error("{what} contains a NUL byte")]
+    Nul {
+        /// Which value.
+        what: &'static str,
+    },
+    /// `php_module_startup` failed; PHP has logged why.
+    #[error("PHP's module startup failed; its own messages are in the log")]
+    Startup,
+    /// Another thread of this process holds PHP's only state (NTS).
+    #[error("this PHP is NTS, so one thread at a time can run it, and another one does")]
+    ThreadTaken,
+}
+
+/// PHP, started. Dropping it runs PHP's module shutdown.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    cgi: CgiSettings,
+}
+
+/// Settings of `cgi.*` that decide which file a request means.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CgiSettings {
+    /// `cgi.fix_pathinfo`
+    pub(crate) fix_pathinfo: bool,
+    /// `cgi.discard_path`
+    pub(crate) discard_path: bool,
+}
+
+/// Takes a line of PHP's for the server's log.
+pub(crate) type LogFunction = fn(&[u8]);
+
+static STARTED: AtomicBool = AtomicBool::new(false);
+static LOG: OnceLock<LogFunction> = OnceLock::new();
+
+impl Engine {
+    /// Starts PHP in this process, on this thread.
+    ///
+    /// # Errors
+    /// [`EngineError::AlreadyStarted`] for a second start, even after the first `Engine` was dropped;
+    /// [`EngineError::Startup`] when PHP refuses its configuration.
+    pub(crate) fn start(ini: &IniConfig, log: LogFunction) -> Result<Self, EngineError> {
+        let location = ini::locate(ini, Path::new(compiled_ini_directory()));
+        let path = location.file_or_directory.as_deref().map(|p| c_string(p.as_os_str(), "the php.ini path")).transpose()?;
+        let scan = location.scan_directory.as_deref().map(|p| c_string(p.as_os_str(), "conf.d")).transpose()?;
+        let mut text = ini::entries(&ini.defines);
+        if cfg!(php_zts) {
+            // See `RestartGuard`: a restart stays pending, rather than kill "stuck" readers that we keep on purpose.
+            text.push_str("opcache.force_restart_timeout=0\n");
+        }
+        let entries = c_string(OsStr::new(&text), "a -d setting")?;
+        let directory = env::current_dir().unwrap_or_else(|_| "/".into());
+        let directory = c_string(directory.as_os_str(), "the working directory")?;
+
+        if STARTED.swap(true, Ordering::AcqRel) {
+            return Err(EngineError::AlreadyStarted);
+        }
+        LOG.get_or_init(|| log);
+        let startup = ffi::fe_php_startup {
+            callbacks: sapi::CALLBACKS,
+            ini_path: path.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
+            scan_path: scan.as_ref().map_or(ptr::null(), |scan| scan.as_ptr()),
+            ini_entries: entries.as_ptr(),
+            directory: directory.as_ptr(),
+            no_ini: ini.no_ini,
+        };
+        // SAFETY: the flag above makes this the first and only start; every pointer outlives the call, and the shim
+        // copies what it keeps.
+        if unsafe { ffi::fe_php_module_startup(&raw const startup) } != 0 {
+            return Err(EngineError::Startup);
+        }
+        // SAFETY: module startup is done, so the settings exist.
+        let settings = unsafe { ffi::fe_php_read_cgi_settings() };
+        Ok(Self { cgi: CgiSettings { fix_pathinfo: settings.fix_pathinfo, discard_path: settings.discard_path } })
+    }
+
+    /// Values of `cgi.*` as they were at the start; they are PHP_INI_SYSTEM, so no request changes them.
+    pub(crate) fn cgi_settings(&self) -> CgiSettings {
+        self.cgi
+    }
+
+    /// To be called in a forked child (or before the first request of a process that never forks): from now on a
+    /// fork is a script's `pcntl_fork`.
+    pub(crate) fn after_fork(&self) {
+        // SAFETY: PHP is started; registers an atfork handler once.
+        unsafe { ffi::fe_php_after_fork() };
+    }
+
+    /// From now on a crash of this process writes a PHP backtrace to `descriptor` first.
+    pub(crate) fn report_crashes(&self, descriptor: i32, pool: &str) {
+        let pool = CString::new(pool).unwrap_or_default();
+        // SAFETY: the shim copies the name; its handler only reads PHP's memory and writes to the descriptor.
+        unsafe { ffi::fe_php_install_crash_handler(descriptor, pool.as_ptr()) };
+    }
+
+    /// Whether OPcache is loaded (it may still be switched off by `opcache.enable`).
+    pub(crate) fn has_opcache(&self) -> bool {
+        // SAFETY: PHP is started.
+        unsafe { ffi::fe_php_has_opcache() }
+    }
+
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // SAFETY: PHP is started, and no PhpThread can run a request: they are made from a borrowed Engine and their
+        // owners end before it.
+        unsafe { ffi::fe_php_module_shutdown() };
+    }
+}
+
+/// Ends a child of a script's `pcntl_fork`, without any of this program's own clean-up: nothing here is the child's.
+pub(crate) fn exit_forked_child(status: i32) -> ! {
+    // SAFETY: ends the process at once.
+    unsafe { libc::_exit(status) }
+}
+
+/// Blocks every signal for the current thread: signals are for PHP's threads.
+pub(crate) fn block_signals() {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: writes the set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set has been written above.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), ptr::null_mut()) };
+}
+
+/// PHP's version: `8.2.35`.
+pub(crate) fn php_version() -> &'static str {
+    // SAFETY: answers a constant, NUL-terminated string.
+    let version = unsafe { CStr::from_ptr(ffi::fe_php_version()) };
+    version.to_str().unwrap_or("unknown")
+}
+
+/// Whether this PHP is thread-safe, so that several threads of a process can run it.
+pub(crate) const fn is_zts() -> bool {
+    cfg!(php_zts)
+}
+
+fn compiled_ini_directory() -> &'static OsStr {
+    // SAFETY: answers a constant, NUL-terminated string.
+    let directory = unsafe { CStr::from_ptr(ffi::fe_php_compiled_ini_directory()) };
+    OsStr::from_bytes(directory.to_bytes())
+}
+
+fn c_string(text: &OsStr, what: &'static str) -> Result<CString, EngineError> {
+    CString::new(text.as_bytes()).map_err(|_| EngineError::Nul { what })
+}
+
+fn log_line(line: &[u8]) {
+    if let Some(log) = LOG.get() {
+        log(line);
+    }
+}

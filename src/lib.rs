@@ -1,0 +1,44 @@
+//! PHP run inside a Rust program: a drop-in replacement for php-fpm, and a library that runs PHP scripts.
+//!
+//! The program is `fe-php`; see the README. The library is [`Php`]: start it once, then run scripts from any thread.
+//!
+//! # Layout
+//!
+//! One request:
+//!
+//! ```text
+//! socket   server/reactor.rs     accept, read, hand over
+//! codec    server/connection.rs  fastcgi::Decoder → Job
+//! worker   server/driver.rs      which thread waits for sockets, which runs PHP
+//! request  server/script.rs      variables → Script
+//! engine   engine/execute.rs     csrc/request.c: request startup → script → shutdown
+//! sapi     engine/sapi.rs        callbacks from csrc/sapi.c → ResponseSink
+//! response server/exchange.rs    records, written by the PHP thread itself
+//! socket   server/output.rs      what the socket did not take
+//! ```
+//!
+//! Control:
+//!
+//! ```text
+//! main.rs → app.rs → supervisor (tokio, no PHP) ── exec ─▶ zygote (the pool process: PHP's module startup)
+//!                        │                                   └─ fork ─▶ server (worker processes)
+//!                        └── scoreboard: shared memory, mapped by all
+//! ```
+
+pub mod app;
+mod cli;
+mod config;
+#[allow(unsafe_code)]
+mod descriptor;
+#[allow(unsafe_code)]
+mod engine;
+pub mod fastcgi;
+mod log;
+pub mod request;
+#[allow(unsafe_code)]
+mod scoreboard;
+mod server;
+#[allow(unsafe_code)]
+mod supervisor;
+#[allow(unsafe_code)]
+mod zygote;

@@ -1,0 +1,115 @@
+//! A request body on its way to PHP: bounded, filled by the I/O side, read by the PHP thread.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::output::Output;
+
+/// What the pipe holds before the connection is no longer read.
+pub(super) const CAPACITY: usize = 256 << 10;
+
+/// The pipe itself; the I/O side keeps one handle, PHP reads through a [`BodyReader`].
+#[derive(Debug)]
+pub(super) struct BodyPipe {
+    state: Mutex<State>,
+    changed: Condvar,
+    output: Arc<Output>,
+}
+
+#[derive(Debug)]
+struct State {
+    bytes: VecDeque<u8>,
+    /// No more will come: the stream ended, or the client went away.
+    ended: bool,
+    /// The connection's reading has been stopped because the pipe was full.
+    paused: bool,
+    /// PHP has finished with the request; what still comes is thrown away.
+    abandoned: bool,
+}
+
+impl BodyPipe {
+    pub(super) fn new(start: Vec<u8>, output: Arc<Output>) -> Self {
+        let state = State { bytes: start.into(), ended: false, paused: false, abandoned: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), output }
+    }
+
+    /// Adds what the client sent, and stops reading the connection when that fills the pipe.
+    pub(super) fn fill(&self, data: &[u8]) {
+        let mut state = self.state.lock();
+        if state.abandoned {
+            return;
+        }
+        state.bytes.extend(data);
+        if state.bytes.len() >= CAPACITY && !state.paused {
+            state.paused = true;
+            self.output.set_reading(false);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// No more will come.
+    pub(super) fn end(&self) {
+        self.state.lock().ended = true;
+        self.changed.notify_one();
+    }
+
+    /// Whether the end has come.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    /// What nobody has read yet, for passing the request on before it has started.
+    pub(super) fn unread(&self) -> Vec<u8> {
+        self.state.lock().bytes.iter().copied().collect()
+    }
+}
+
+/// PHP's end of the pipe.
+pub(super) struct BodyReader {
+    pipe: Arc<BodyPipe>,
+    /// Called before waiting, so that somebody reads the connection meanwhile.
+    before_waiting: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl BodyReader {
+    pub(super) fn new(pipe: Arc<BodyPipe>, before_waiting: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { pipe, before_waiting }
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.pipe.state.lock();
+        loop {
+            if !state.bytes.is_empty() {
+                let length = state.bytes.read(buffer)?;
+                if state.paused && state.bytes.len() <= CAPACITY / 2 {
+                    state.paused = false;
+                    self.pipe.output.set_reading(true);
+                }
+                return Ok(length);
+            }
+            if state.ended || self.pipe.output.is_broken() {
+                return Ok(0);
+            }
+            (self.before_waiting)();
+            self.pipe.changed.wait(&mut state);
+        }
+    }
+}
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.abandoned = true;
+        state.bytes = VecDeque::new();
+        if state.paused {
+            state.paused = false;
+            self.pipe.output.set_reading(true);
+        }
+    }
+}

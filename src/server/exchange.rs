@@ -1,0 +1,224 @@
+//! One request between the I/O side and the PHP thread that runs it: the response on its way out.
+//!
+//! The response is built in wire format: the 8 bytes of a record's header are reserved when its first byte comes and
+//! filled in when it is full or must leave. It leaves when it has grown to [`SEND_AT`], at `flush()`, at the end, and
+//! when the I/O side has seen it wait for two ticks, so that a page that prints its progress is seen to do so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::output::Output;
+use super::status_line::write_status;
+use crate::fastcgi::{HEADER_LEN, ProtocolStatus, RecordType, encoder};
+use crate::request::{ClientGone, ResponseHead, ResponseSink};
+
+/// Bytes of response that are gathered before they are sent.
+const SEND_AT: usize = 64 << 10;
+/// The longest content of a record that needs no padding.
+const RECORD_CONTENT: usize = 0xfff8;
+
+/// Shared by the connection (which may abort it) and the PHP thread.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    output: Arc<Output>,
+    id: u16,
+    /// FCGI_ABORT_REQUEST has come.
+    aborted: AtomicBool,
+    /// END_REQUEST is out: the id may be used again.
+    ended: AtomicBool,
+    response: Mutex<Response>,
+}
+
+#[derive(Debug, Default)]
+struct Response {
+    wire: Vec<u8>,
+    /// Where the open record's header begins, and what it is.
+    open: Option<(usize, RecordType)>,
+    /// How often the I/O side has seen unsent bytes here.
+    ticks: u8,
+}
+
+impl Exchange {
+    pub(crate) fn new(output: Arc<Output>, id: u16) -> Self {
+        Self {
+            output,
+            id,
+            aborted: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            response: Mutex::new(Response::default()),
+        }
+    }
+
+    pub(crate) fn output(&self) -> &Arc<Output> {
+        &self.output
+    }
+
+    /// The client wants no answer any more. PHP learns it at its next write.
+    pub(crate) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether END_REQUEST has been sent, or queued.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Called by the I/O side every 10 ms or so: sends what has been waiting since the last call.
+    pub(crate) fn tick(&self) {
+        // Whoever holds the lock is writing just now.
+        if let Some(mut response) = self.response.try_lock()
+            && !response.wire.is_empty()
+            && !self.is_ended()
+        {
+            response.ticks += 1;
+            if response.ticks > 1 {
+                response.close_record();
+                response.ticks = 0;
+                // A client that has gone is noticed by the script at its own next write.
+                let _ = self.output.send(&response.wire);
+                response.wire.clear();
+            }
+        }
+    }
+
+    /// This process will not answer it: it has been passed on before it started.
+    pub(crate) fn disown(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn push(&self, kind: RecordType, mut data: &[u8], wait: bool) -> Result<(), ClientGone> {
+        let mut response = self.response.lock();
+        if self.is_ended() {
+            return Ok(()); // after fastcgi_finish_request
+        }
+        while !data.is_empty() {
+            let room = response.open_record(kind, self.id);
+            let (now, rest) = data.split_at(data.len().min(room));
+            response.wire.extend_from_slice(now);
+            data = rest;
+            if response.wire.len() >= SEND_AT {
+                self.send(&mut response, wait)?;
+            }
+        }
+        if self.is_gone() { Err(ClientGone) } else { Ok(()) }
+    }
+
+    fn send(&self, response: &mut Response, wait: bool) -> Result<(), ClientGone> {
+        response.close_record();
+        response.ticks = 0;
+        let sent = if self.is_gone() {
+            Err(ClientGone)
+        } else if wait {
+            self.output.send_and_wait(&response.wire)
+        } else {
+            self.output.send(&response.wire)
+        };
+        response.wire.clear();
+        sent
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed) || self.output.is_broken()
+    }
+
+    /// Sends the rest and END_REQUEST; does nothing the second time.
+    pub(crate) fn end(&self, status: ProtocolStatus) -> Result<(), ClientGone> {
+        let mut response = self.response.lock();
+        if self.is_ended() {
+            return Ok(());
+        }
+        response.close_record();
+        if status == ProtocolStatus::RequestComplete {
+            response.wire.extend_from_slice(&encoder::header(RecordType::Stdout, self.id, 0, 0));
+        }
+        encoder::push_end_request(&mut response.wire, self.id, 0, status);
+        // Before the bytes: the peer may use the id again as soon as it has them.
+        self.ended.store(true, Ordering::Release);
+        let sent = self.output.send(&response.wire);
+        response.wire = Vec::new();
+        sent
+    }
+}
+
+impl Response {
+    /// Makes sure that a record of `kind` is open, and says how much it still takes.
+    fn open_record(&mut self, kind: RecordType, id: u16) -> usize {
+        if let Some((start, open)) = self.open {
+            let content = self.wire.len() - start - HEADER_LEN;
+            if open == kind && content < RECORD_CONTENT {
+                return RECORD_CONTENT - content;
+            }
+            self.close_record();
+        }
+        self.open = Some((self.wire.len(), kind));
+        self.wire.extend_from_slice(&encoder::header(kind, id, 0, 0));
+        RECORD_CONTENT
+    }
+
+    fn close_record(&mut self) {
+        if let Some((start, _)) = self.open.take() {
+            let content = self.wire.len() - start - HEADER_LEN;
+            // RECORD_CONTENT keeps it within 16 bits.
+            let length = u16::try_from(content).unwrap_or(u16::MAX).to_be_bytes();
+            let padding = content.wrapping_neg() % 8;
+            self.wire[start + 4..start + 6].copy_from_slice(&length);
+            self.wire[start + 6] = u8::try_from(padding).unwrap_or(0);
+            self.wire.extend_from_slice(&[0; 8][..padding]);
+        }
+    }
+}
+
+/// The sink that PHP writes to.
+#[derive(Debug)]
+pub(crate) struct FastcgiSink {
+    exchange: Arc<Exchange>,
+}
+
+impl FastcgiSink {
+    pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
+        Self { exchange }
+    }
+}
+
+impl ResponseSink for FastcgiSink {
+    fn head(&mut self, head: ResponseHead<'_>) -> Result<(), ClientGone> {
+        let mut block = Vec::with_capacity(512);
+        write_status(&mut block, head);
+        self.exchange.push(RecordType::Stdout, &block, true)
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), ClientGone> {
+        self.exchange.push(RecordType::Stdout, data, true)
+    }
+
+    fn flush(&mut self) -> Result<(), ClientGone> {
+        let mut response = self.exchange.response.lock();
+        if self.exchange.is_ended() {
+            return Ok(());
+        }
+        if response.wire.is_empty() {
+            return if self.exchange.is_gone() { Err(ClientGone) } else { Ok(()) };
+        }
+        self.exchange.send(&mut response, true)
+    }
+
+    fn error(&mut self, message: &[u8]) {
+        // A client that has gone is noticed elsewhere.
+        let _ = self.exchange.push(RecordType::Stderr, message, false);
+    }
+
+    fn finish(&mut self) -> Result<(), ClientGone> {
+        self.exchange.end(ProtocolStatus::RequestComplete)
+    }
+}
+
+impl Drop for FastcgiSink {
+    /// A request always ends: when it was not executed, or panicked, its client must not wait.
+    fn drop(&mut self) {
+        let _ = self.exchange.end(ProtocolStatus::RequestComplete);
+    }
+}
+

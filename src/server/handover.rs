@@ -1,0 +1,166 @@
+//! Passing a connection to a sibling process: the descriptor, and the bytes that its next owner is to read first.
+//!
+//! All worker processes of a pool, of every generation, share one pair of sequenced-packet sockets: whoever cannot serve
+//! a connection puts it in, and whoever is idle takes the next one out. So the pair is the pool's queue, and no request waits
+//! in it while a worker is idle. The bytes are FastCGI records that bring a fresh decoder to where the old one was, so the
+//! next owner needs to know nothing else. Few bytes go in the message itself, many in a memfd beside it.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{Errno, pread, pwrite};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    sendmsg,
+};
+
+/// Bytes that travel in the message itself.
+const INLINE: usize = 16 << 10;
+/// Length of the message's own header: format, whether a request is queued, number of bytes in the memfd (or 0).
+const HEADER: usize = 10;
+const FORMAT: u8 = 1;
+
+/// A connection on its way.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) socket: OwnedFd,
+    /// What its next owner is to decode before it reads the socket.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether a request on it waits for a worker (and is counted as queued).
+    pub(crate) queued: bool,
+}
+
+/// Puts a connection into `channel`.
+///
+/// # Errors
+/// `AGAIN` when the channel is full: the caller keeps the connection and tries again later.
+pub(crate) fn send(channel: BorrowedFd<'_>, socket: BorrowedFd<'_>, bytes: &[u8], queued: bool) -> Result<(), Errno> {
+    let mut header = [0; HEADER];
+    header[0] = FORMAT;
+    header[1] = u8::from(queued);
+    let memory;
+    let mut descriptors = vec![socket];
+    let mut inline = bytes;
+    if bytes.len() > INLINE {
+        memory = in_memory(bytes)?;
+        descriptors.push(memory.as_fd());
+        inline = &[];
+        header[2..].copy_from_slice(&u64::try_from(bytes.len()).map_err(|_| Errno::TOOBIG)?.to_be_bytes());
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(Errno::NOBUFS);
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match sendmsg(channel, &[IoSlice::new(&header), IoSlice::new(inline)], &mut control, flags) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|_| ()),
+        }
+    }
+}
+
+/// Takes a connection out of `channel`; `None` when there is none.
+///
+/// # Errors
+/// The system's; `PROTO` for a message that is not ours.
+pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> {
+    let mut header = [0; HEADER];
+    let mut bytes = vec![0; INLINE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let message = loop {
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(&mut bytes)];
+        match recvmsg(channel, &mut parts, &mut control, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(message) => break message,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    if message.bytes < HEADER || header[0] != FORMAT || descriptors.is_empty() {
+        return Err(Errno::PROTO);
+    }
+    let socket = descriptors.remove(0);
+    bytes.truncate(message.bytes - HEADER);
+    let mut length = [0; 8];
+    length.copy_from_slice(&header[2..]);
+    let in_memory = usize::try_from(u64::from_be_bytes(length)).map_err(|_| Errno::PROTO)?;
+    if in_memory > 0 {
+        let memory = descriptors.pop().ok_or(Errno::PROTO)?;
+        bytes = read_memory(&memory, in_memory)?;
+    }
+    Ok(Some(Parcel { socket, bytes, queued: header[1] != 0 }))
+}
+
+fn in_memory(bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    let memory = memfd_create("fe-php-handover", MemfdFlags::CLOEXEC)?;
+    let mut offset = 0;
+    while offset < bytes.len() {
+        match pwrite(&memory, &bytes[offset..], offset as u64) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+            Ok(written) => offset += written,
+        }
+    }
+    Ok(memory)
+}
+
+fn read_memory(memory: &OwnedFd, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; length];
+    let mut offset = 0;
+    while offset < length {
+        match pread(memory, &mut bytes[offset..], offset as u64) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+            Ok(0) => return Err(Errno::PROTO),
+            Ok(read) => offset += read,
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn round_trip(bytes: &[u8]) {
+        let (sender, receiver) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socketpair");
+        let (mut client, server) = UnixStream::pair().expect("pair");
+        send(sender.as_fd(), server.as_fd(), bytes, true).expect("send");
+        drop(server);
+        let parcel = receive(receiver.as_fd()).expect("receive").expect("a parcel");
+        assert_eq!(parcel.bytes, bytes);
+        assert!(parcel.queued);
+        let mut passed = UnixStream::from(parcel.socket);
+        passed.write_all(b"still open").expect("write");
+        drop(passed);
+        let mut text = String::new();
+        client.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "still open");
+        assert!(receive(receiver.as_fd()).expect("receive").is_none());
+    }
+
+    #[test]
+    fn a_connection_arrives_with_its_bytes() {
+        round_trip(b"");
+        round_trip(b"half a record");
+        round_trip(&vec![7; 3 << 20]);
+    }
+}

@@ -1,0 +1,43 @@
+//! A request that is ready to run, on its way to a PHP thread.
+
+use std::sync::Arc;
+
+use super::exchange::{Exchange, FastcgiSink};
+use super::script::{ScriptSettings, resolve};
+use crate::engine::{Outcome, PhpThread, execute};
+use crate::fastcgi::ProtocolStatus;
+use crate::log;
+use crate::request::{Body, Request, Variables};
+
+/// All that a request needs. If it is dropped without having run, its client is told so.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The connection's number in its reactor.
+    pub(super) token: u64,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) variables: Variables,
+    pub(super) body: Body,
+    pub(super) keep_conn: bool,
+}
+
+impl Job {
+    /// Runs it on this thread; returns when PHP has shut the request down.
+    pub(crate) fn run(self, thread: &mut PhpThread, settings: &ScriptSettings) -> Outcome {
+        let Self { exchange, mut variables, body, .. } = self;
+        let script = resolve(&mut variables, settings);
+        let mut sink = FastcgiSink::new(exchange);
+        let outcome = execute(thread, Request { variables, script, body }, &mut sink);
+        if let Some(panic) = &outcome.panic {
+            log::error(format_args!("a panic while answering a request, which has been cut short: {panic}"));
+        }
+        if outcome.startup_failed {
+            log::error(format_args!("php_request_startup failed; the request was answered with an empty page"));
+        }
+        outcome
+    }
+
+    /// Answers without running it.
+    pub(super) fn refuse(self, status: ProtocolStatus) {
+        let _ = self.exchange.end(status);
+    }
+}

@@ -1,0 +1,717 @@
+//! The sockets of one worker process: accepts, reads, times out and closes connections, and yields requests that are
+//! ready to run. One thread at a time drives it; which one is `driver.rs`'s business.
+//!
+//! # Who takes what
+//!
+//! New connections, and connections that siblings have handed over, are *idle sources*: they are taken only while this process
+//! can run a request at once (or, for new connections, while no process of the pool can, so that they do not wait in the
+//! kernel's backlog where no limit of ours sees them). A request that is ready on a connection of a busy process goes into the
+//! hand-over channel with its connection, whether or not somebody is idle now: the first to become idle takes it.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::{Errno, read, write};
+use rustix::net::{RecvFlags, Shutdown, SocketFlags, accept_with, recv};
+use slab::Slab;
+
+use super::connection::{Connection, Surroundings};
+use super::exchange::Exchange;
+use super::handover;
+use super::job::Job;
+use super::output::Output;
+use crate::config::Limits;
+use crate::descriptor::high_fd;
+use crate::fastcgi::ProtocolStatus;
+use crate::log;
+use crate::scoreboard::{Scoreboard, Slot};
+
+/// How often the I/O side looks after running requests.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+/// Turns in which idle sources may be passed over because connections of our own kept us busy.
+const PATIENCE: u32 = 16;
+/// How long a closed connection is read on, so that the kernel does not reset it under the answer.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Events taken from epoll at once.
+const EVENTS: usize = 128;
+
+const LISTENER: u64 = 1 << 40;
+const HANDOVER: u64 = 1 << 41;
+const WAKE: u64 = 1 << 42;
+const DRAIN: u64 = 1 << 43;
+const QUIT: u64 = 1 << 44;
+
+/// Everything a reactor is given.
+pub(crate) struct Sources {
+    pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) handover_send: OwnedFd,
+    pub(crate) handover_receive: OwnedFd,
+    /// Becomes readable when this process is to finish; says whether others take its connections.
+    pub(crate) drain: crate::zygote::DrainSignal,
+    /// Becomes readable on SIGQUIT.
+    pub(crate) quit: OwnedFd,
+    /// An eventfd: interrupts [`Reactor::turn`].
+    pub(crate) wake: Arc<OwnedFd>,
+    pub(crate) scoreboard: Arc<Scoreboard>,
+    pub(crate) slot: Slot,
+    pub(crate) limits: Limits,
+    /// Requests that this process runs at once.
+    pub(crate) capacity: u32,
+    /// Whether sibling processes serve the same pool, so that connections are better off there than waiting here.
+    pub(crate) siblings: bool,
+    /// Called by a PHP thread before it waits for its client's body.
+    pub(crate) before_waiting: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// See the module's documentation.
+pub(crate) struct Reactor {
+    epoll: Arc<OwnedFd>,
+    scratch: Vec<u8>,
+    sources: Sources,
+    values: Vec<(&'static [u8], Vec<u8>)>,
+    connections: Slab<Connection>,
+    /// Connections that are only read until their peer closes them.
+    lingering: VecDeque<(Instant, OwnedFd)>,
+    ready: VecDeque<Job>,
+    new_jobs: Vec<Job>,
+    /// Requests that run in this process, for ticks.
+    running: Vec<Arc<Exchange>>,
+    held: usize,
+    /// Connections with a deadline.
+    clocked: usize,
+    /// Whether listeners and the hand-over channel are in epoll.
+    accepting: bool,
+    receiving: bool,
+    /// Accepting is off until then, for want of descriptors or because the limit is reached.
+    suspended: Option<Instant>,
+    drain: Option<Cause>,
+    passed_over: u32,
+    last_tick: Instant,
+    last_sweep: Instant,
+    warned: Option<Instant>,
+}
+
+/// Why this process is to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Its generation does.
+    Generation,
+    /// It got SIGQUIT itself, and will be replaced.
+    Quit,
+}
+
+/// What becomes of connections then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// Others go on serving this pool: they get the connections.
+    HandOver,
+    /// Nobody goes on.
+    Close,
+}
+
+impl Reactor {
+    /// Sets epoll up.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn new(sources: Sources) -> Result<Self, Errno> {
+        let epoll = Arc::new(high_fd(epoll::create(CreateFlags::CLOEXEC)?));
+        epoll::add(&*epoll, &*sources.wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        epoll::add(&*epoll, sources.drain.as_fd(), EventData::new_u64(DRAIN), EventFlags::IN)?;
+        epoll::add(&*epoll, &sources.quit, EventData::new_u64(QUIT), EventFlags::IN)?;
+        let limits = &sources.limits;
+        let values: Vec<(&'static [u8], Vec<u8>)> = vec![
+            (b"FCGI_MAX_CONNS", limits.connections.to_string().into_bytes()),
+            (b"FCGI_MAX_REQS", (limits.queue.saturating_add(sources.capacity)).to_string().into_bytes()),
+            (b"FCGI_MPXS_CONNS", b"1".to_vec()),
+        ];
+        let now = Instant::now();
+        Ok(Self {
+            epoll,
+            scratch: vec![0; 64 << 10],
+            sources,
+            values,
+            connections: Slab::new(),
+            lingering: VecDeque::new(),
+            ready: VecDeque::new(),
+            new_jobs: Vec::new(),
+            running: Vec::new(),
+            held: 0,
+            clocked: 0,
+            accepting: false,
+            receiving: false,
+            suspended: None,
+            drain: None,
+            passed_over: 0,
+            last_tick: now,
+            last_sweep: now,
+            warned: None,
+        })
+    }
+
+    /// This process can run a request now: takes from the idle sources.
+    pub(crate) fn become_idle(&mut self) {
+        self.set_accepting(true);
+        self.set_receiving(true);
+    }
+
+    /// This process is busy, and so stays for a while.
+    pub(crate) fn become_busy(&mut self) {
+        self.set_receiving(false);
+        self.set_accepting(self.sources.scoreboard.idle_workers() == 0);
+    }
+
+    /// The next request to run.
+    pub(crate) fn next_job(&mut self) -> Option<Job> {
+        loop {
+            let job = self.ready.pop_front()?;
+            if job.exchange.is_gone() {
+                // Nobody would see the answer, and nothing has been done yet.
+                let token = job.token;
+                job.refuse(ProtocolStatus::RequestComplete);
+                self.settle(token);
+                continue;
+            }
+            self.running.push(Arc::clone(&job.exchange));
+            return Some(job);
+        }
+    }
+
+    /// Requests that wait here.
+    pub(crate) fn queued(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// A request that [`next_job`](Self::next_job) gave out has been run.
+    pub(crate) fn finish(&mut self, token: u64, exchange: &Arc<Exchange>) {
+        self.running.retain(|running| !Arc::ptr_eq(running, exchange));
+        self.settle(token);
+    }
+
+    /// Whether this process is to exit and has nothing left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        let empty = self.ready.is_empty() && self.running.is_empty() && self.connections.is_empty();
+        match self.drain_mode() {
+            None => false,
+            Some(Drain::HandOver) => empty,
+            Some(Drain::Close) => empty && !self.channel_is(PollFlags::IN, &self.sources.handover_receive),
+        }
+    }
+
+    /// Waits for events, for `timeout` at most, and handles them. Returns at once when requests are ready.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
+        let timeout = if self.ready.is_empty() || timeout == Some(Duration::ZERO) {
+            self.patience(timeout)
+        } else {
+            Some(Duration::ZERO)
+        };
+        let timespec = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        let mut buffer = [MaybeUninit::<Event>::uninit(); EVENTS];
+        let events = match epoll::wait(&*self.epoll, &mut buffer, timespec.as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => &mut [],
+            Err(error) => {
+                log::error(format_args!("epoll_wait: {error}"));
+                return;
+            }
+        };
+        let mut idle_sources = (false, false);
+        for Event { flags, data } in events.iter().copied() {
+            match data.u64() {
+                WAKE => {
+                    let mut count = [0; 8];
+                    let _ = read(&*self.sources.wake, &mut count);
+                }
+                DRAIN => {
+                    self.start_drain(Cause::Generation);
+                    let _ = epoll::delete(&*self.epoll, self.sources.drain.as_fd());
+                }
+                QUIT => {
+                    self.start_drain(Cause::Quit);
+                    let _ = epoll::delete(&*self.epoll, &self.sources.quit);
+                }
+                HANDOVER => idle_sources.0 = true,
+                token if token >= LISTENER => idle_sources.1 = true,
+                token => self.connection_event(token, flags),
+            }
+        }
+        if idle_sources != (false, false) {
+            // Whoever is idle serves them; we do when we have nothing of our own to do, or have let them wait enough.
+            if self.ready.is_empty() || self.passed_over >= PATIENCE || !self.sources.siblings {
+                self.passed_over = 0;
+                if idle_sources.0 && self.receiving {
+                    self.receive_handover();
+                }
+                if idle_sources.1 && self.accepting && (self.ready.is_empty() || !idle_sources.0) {
+                    self.accept();
+                }
+            } else {
+                self.passed_over += 1;
+            }
+        }
+        self.look_after_time();
+    }
+
+    /// What a busy process does with requests that are ready: they go where somebody can run them.
+    pub(crate) fn hand_over_ready(&mut self) {
+        if !self.sources.siblings {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.ready);
+        while let Some(job) = waiting.pop_front() {
+            let Some(index) = self.index(job.token) else { continue };
+            let connection = &self.connections[index];
+            if connection.dispatched() > 1 || !connection.output().is_flushed() {
+                // It shares its connection with a request that runs here.
+                self.ready.push_back(job);
+                continue;
+            }
+            let token = job.token;
+            if let Err(job) = self.hand_over(token, Some(job)) {
+                self.ready.extend(job);
+                break;
+            }
+        }
+        self.ready.append(&mut waiting);
+    }
+
+    /// Puts a connection into the hand-over channel, with the request on it that has not started.
+    fn hand_over(&mut self, token: u64, job: Option<Job>) -> Result<(), Option<Job>> {
+        let Some(index) = self.index(token) else { return Ok(()) };
+        let connection = &self.connections[index];
+        // `replay` disowns the job's exchange: only once there is room for it.
+        if !self.channel_has_room() {
+            return Err(job);
+        }
+        let counts = job.is_some();
+        if counts && !self.sources.slot.add_queued(self.sources.limits.queue) {
+            if let Some(job) = job {
+                self.overload(job);
+            }
+            return Ok(());
+        }
+        let bytes = connection.replay(job);
+        connection.output().deregister();
+        match handover::send(self.sources.handover_send.as_fd(), connection.output().socket(), &bytes, counts) {
+            Ok(()) => {
+                self.sources.slot.connection_handed_over();
+                if counts {
+                    self.sources.slot.request_handed_over();
+                }
+                if self.connections.remove(index).deadline().is_some() {
+                    self.clocked -= 1;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if counts {
+                    self.sources.slot.remove_queued();
+                }
+                self.warn(&format!("a connection could not be handed over and is closed: {error}"));
+                self.remove(index);
+                Ok(())
+            }
+        }
+    }
+
+    fn channel_has_room(&self) -> bool {
+        self.channel_is(PollFlags::OUT, &self.sources.handover_send)
+    }
+
+    fn channel_is(&self, flags: PollFlags, channel: &OwnedFd) -> bool {
+        let mut wanted = [PollFd::new(channel, flags)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut wanted, Some(&now)), Ok(1)) && wanted[0].revents().contains(flags)
+    }
+
+    fn overload(&mut self, job: Job) {
+        self.warn(&format!(
+            "the queue is full (--queue {}): requests are answered FCGI_OVERLOADED; raise --workers or --queue",
+            self.sources.limits.queue
+        ));
+        let token = job.token;
+        job.refuse(ProtocolStatus::Overloaded);
+        self.settle(token);
+    }
+
+    fn receive_handover(&mut self) {
+        match handover::receive(self.sources.handover_receive.as_fd()) {
+            Ok(Some(parcel)) => {
+                self.sources.slot.connection_taken_over();
+                if parcel.queued {
+                    self.sources.slot.request_taken_over();
+                    self.sources.slot.remove_queued();
+                }
+                self.adopt(parcel.socket, &parcel.bytes, true);
+            }
+            Ok(None) => {} // a sibling was faster
+            Err(error) => self.warn(&format!("a connection was lost on its way from a sibling: {error}")),
+        }
+    }
+
+    fn accept(&mut self) {
+        for index in 0..self.sources.listeners.len() {
+            if self.sources.scoreboard.connections() >= self.sources.limits.connections {
+                self.warn(&format!(
+                    "{} connections are open, as many as --max-connections allows: new ones wait",
+                    self.sources.limits.connections
+                ));
+                self.suspend();
+                return;
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match accept_with(&self.sources.listeners[index], flags) {
+                Ok(socket) => {
+                    // The limit has been looked at; siblings may exceed it by one each.
+                    let _ = self.sources.slot.add_connection(u32::MAX);
+                    self.adopt(socket, &[], false);
+                    if !self.ready.is_empty() && self.sources.siblings {
+                        return;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    self.warn(&format!(
+                        "accept: {error}; raise the limit of open files (ulimit -n, LimitNOFILE=). New connections wait"
+                    ));
+                    self.suspend();
+                    return;
+                }
+                Err(error) => self.warn(&format!("accept: {error}")),
+            }
+        }
+    }
+
+    /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already.
+    fn adopt(&mut self, socket: OwnedFd, bytes: &[u8], passed_on: bool) {
+        let output = Arc::new(Output::new(high_fd(socket), self.sources.limits.output_buffer));
+        let index = self.connections.insert(Connection::new(output, &self.sources.limits, passed_on));
+        if !bytes.is_empty() && !self.feed(index, bytes) {
+            return;
+        }
+        if self.connections[index].is_quiet() {
+            self.read_connection(index);
+        }
+        if let Some(connection) = self.connections.get(index)
+            && !(connection.dispatched() == 1 && self.ready.back().is_some_and(|job| !job.keep_conn))
+            && let Err(error) = connection.output().register(&self.epoll, index as u64)
+        {
+            self.warn(&format!("epoll_ctl: {error}"));
+            self.remove(index);
+        }
+    }
+
+    fn connection_event(&mut self, token: u64, flags: EventFlags) {
+        let Some(index) = self.index(token) else { return };
+        if flags.contains(EventFlags::OUT) {
+            let _ = self.connections[index].output().flush();
+        }
+        if flags.contains(EventFlags::IN) {
+            self.read_connection(index);
+        } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            self.close_input(index);
+            self.connections[index].output().deregister();
+        }
+        self.settle(token);
+    }
+
+    fn read_connection(&mut self, index: usize) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let socket = Arc::clone(self.connections[index].output());
+        match recv(socket.socket(), scratch.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((0, _)) => {
+                self.close_input(index);
+                socket.set_reading(false);
+                if self.connections[index].is_quiet() && socket.is_flushed() {
+                    self.remove(index);
+                }
+            }
+            Ok((length, _)) => {
+                self.feed(index, &scratch[..length]);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => {
+                self.close_input(index);
+                socket.deregister();
+                socket.mark_broken();
+                if self.connections[index].is_quiet() {
+                    self.remove(index);
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Lets a connection decode bytes; false when that closed it.
+    fn feed(&mut self, index: usize, bytes: &[u8]) -> bool {
+        let connection = &mut self.connections[index];
+        let clocked = connection.deadline().is_some();
+        let mut jobs = std::mem::take(&mut self.new_jobs);
+        let result = connection.receive(
+            bytes,
+            &mut Surroundings {
+                limits: &self.sources.limits,
+                values: &self.values,
+                token: index as u64,
+                now: self.last_tick,
+                before_waiting: &self.sources.before_waiting,
+                held: &mut self.held,
+                ready: &mut jobs,
+            },
+        );
+        match (clocked, connection.deadline().is_some()) {
+            (false, true) => self.clocked += 1,
+            (true, false) => self.clocked -= 1,
+            _ => {}
+        }
+        for job in jobs.drain(..) {
+            if self.ready.len() >= self.sources.limits.queue as usize + 1 {
+                self.overload(job);
+            } else {
+                self.ready.push_back(job);
+            }
+        }
+        self.new_jobs = jobs;
+        if let Err(error) = result {
+            self.warn(&format!("a FastCGI client sent what it must not, so its connection is closed: {error}"));
+            if self.connections.contains(index) {
+                self.ready.retain(|job| job.token != index as u64);
+                self.remove(index);
+            }
+            return false;
+        }
+        self.connections.contains(index)
+    }
+
+    /// Looks whether a connection is to be closed, handed over or watched after something has changed.
+    fn settle(&mut self, token: u64) {
+        let Some(index) = self.index(token) else { return };
+        let connection = &mut self.connections[index];
+        connection.reap();
+        if connection.is_done() {
+            self.remove(index);
+            return;
+        }
+        let drain = self.drain_mode();
+        let connection = &self.connections[index];
+        if let Some(drain) = drain
+            && connection.is_quiet()
+            && connection.output().is_flushed()
+        {
+            match drain {
+                Drain::HandOver => drop(self.hand_over(token, None)),
+                Drain::Close => self.remove(index),
+            }
+            return;
+        }
+        if let Err(error) = self.connections[index].output().register(&self.epoll, token) {
+            self.warn(&format!("epoll_ctl: {error}"));
+            self.remove(index);
+        }
+    }
+
+    /// The peer sends no more.
+    fn close_input(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        if connection.deadline().is_some() {
+            self.clocked -= 1;
+        }
+        connection.close_input();
+    }
+
+    fn remove(&mut self, index: usize) {
+        let connection = self.connections.remove(index);
+        if connection.deadline().is_some() {
+            self.clocked -= 1;
+        }
+        self.sources.slot.connection_closed();
+        let output = connection.output();
+        output.deregister();
+        if connection.has_unread_input() {
+            output.shutdown(Shutdown::Write);
+            if let Ok(socket) = output.socket().try_clone_to_owned() {
+                self.lingering.push_back((Instant::now() + LINGER, high_fd(socket)));
+            }
+        } else if Arc::strong_count(output) > 1 || connection.was_passed_on() {
+            // Somebody else still has a descriptor of it; the peer must see the end all the same.
+            output.shutdown(Shutdown::Both);
+        }
+        if self.suspended.is_some() {
+            self.suspended = Some(self.last_tick);
+        }
+    }
+
+    fn start_drain(&mut self, cause: Cause) {
+        // The order for the whole generation says more than the one for this process.
+        if self.drain != Some(Cause::Generation) {
+            self.drain = Some(cause);
+        }
+        self.set_accepting(false);
+        // When the whole pool stops, what waits for it in the channel is still served.
+        self.set_receiving(false);
+        self.sources.slot.set_draining();
+        self.drain_connections();
+    }
+
+    /// Asked again for each connection, since a replacement can turn into a stop.
+    fn drain_mode(&self) -> Option<Drain> {
+        let others_go_on = match self.drain? {
+            Cause::Generation => self.sources.drain.has_successor(),
+            Cause::Quit => !self.sources.scoreboard.is_stopping(),
+        };
+        Some(if others_go_on { Drain::HandOver } else { Drain::Close })
+    }
+
+    fn drain_connections(&mut self) {
+        let quiet: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| c.is_quiet()).map(|(index, _)| index as u64).collect();
+        for token in quiet {
+            self.settle(token);
+        }
+    }
+
+    fn set_accepting(&mut self, accept: bool) {
+        let accept = accept && self.drain.is_none() && self.suspended.is_none();
+        if accept == self.accepting {
+            return;
+        }
+        self.accepting = accept;
+        for (listener, number) in self.sources.listeners.iter().zip(LISTENER..) {
+            let result = if accept {
+                let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+                epoll::add(&*self.epoll, listener, EventData::new_u64(number), flags)
+            } else {
+                epoll::delete(&*self.epoll, listener)
+            };
+            if let Err(error) = result {
+                log::error(format_args!("epoll_ctl: {error}"));
+            }
+        }
+    }
+
+    fn set_receiving(&mut self, receive: bool) {
+        let receive = match self.drain_mode() {
+            None => receive,
+            Some(Drain::Close) => true,
+            Some(Drain::HandOver) => false,
+        };
+        if receive == self.receiving {
+            return;
+        }
+        self.receiving = receive;
+        let channel = &self.sources.handover_receive;
+        let result = if receive {
+            epoll::add(&*self.epoll, channel, EventData::new_u64(HANDOVER), EventFlags::IN | EventFlags::EXCLUSIVE)
+        } else {
+            epoll::delete(&*self.epoll, channel)
+        };
+        if let Err(error) = result {
+            log::error(format_args!("epoll_ctl: {error}"));
+        }
+    }
+
+    fn suspend(&mut self) {
+        self.set_accepting(false);
+        self.suspended = Some(Instant::now() + Duration::from_millis(100));
+    }
+
+    /// How long `turn` may wait: no longer than something that depends on time can.
+    fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let mut longest = timeout.unwrap_or(Duration::MAX);
+        if self.running.iter().any(|running| !running.is_ended()) {
+            longest = longest.min(TICK);
+        }
+        if self.suspended.is_some() || self.drain.is_some() || !self.lingering.is_empty() {
+            longest = longest.min(TICK * 10);
+        }
+        if self.clocked > 0 {
+            longest = longest.min(Duration::from_millis(250));
+        }
+        (longest != Duration::MAX).then_some(longest)
+    }
+
+    fn look_after_time(&mut self) {
+        let now = Instant::now();
+        if now - self.last_tick >= TICK {
+            for running in &self.running {
+                running.tick();
+            }
+        }
+        self.last_tick = now;
+        if now - self.last_sweep < TICK * 10 {
+            return;
+        }
+        self.last_sweep = now;
+        if self.suspended.is_some_and(|until| until <= now) {
+            self.suspended = None;
+            self.set_accepting(true);
+        }
+        self.read_lingering(now);
+        if self.drain.is_some() {
+            self.drain_connections();
+        }
+        if self.clocked == 0 {
+            return;
+        }
+        let late: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.deadline().is_some_and(|deadline| deadline <= now))
+            .map(|(index, _)| index)
+            .collect();
+        for index in late {
+            self.warn(&format!(
+                "a client took longer than --request-header-timeout ({} s) to send its request, so its connection is \
+                 closed",
+                self.sources.limits.request_header_timeout.as_secs_f32()
+            ));
+            self.ready.retain(|job| job.token != index as u64);
+            self.remove(index);
+        }
+    }
+
+    fn read_lingering(&mut self, now: Instant) {
+        let scratch = self.scratch.as_mut_slice();
+        self.lingering.retain(|(until, socket)| {
+            if *until <= now {
+                return false;
+            }
+            loop {
+                match recv(socket, &mut *scratch, RecvFlags::DONTWAIT) {
+                    Ok((0, _)) => return false,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => return true,
+                    Err(_) => return false,
+                }
+            }
+        });
+    }
+
+    fn index(&self, token: u64) -> Option<usize> {
+        usize::try_from(token).ok().filter(|index| self.connections.contains(*index))
+    }
+
+    /// Logs a line, but not the same trouble more than ten times a second.
+    fn warn(&mut self, line: &str) {
+        let now = Instant::now();
+        if self.warned.is_none_or(|last| now - last > TICK * 10) {
+            self.warned = Some(now);
+            log::warning(format_args!("{line}"));
+        }
+    }
+}
+
+/// Interrupts a [`Reactor::turn`] that another thread is in.
+pub(crate) fn wake(descriptor: &OwnedFd) {
+    // It fails only when the counter is full, and then it is readable.
+    let _ = write(descriptor, &1_u64.to_ne_bytes());
+}

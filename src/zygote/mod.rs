@@ -1,0 +1,447 @@
+//! The pool process: starts PHP once, forks worker processes, reaps and replaces them.
+//!
+//! One thread, no tokio, so that fork() is safe at any time after PHP's module startup. It is started by exec with the
+//! control socket as its standard input.
+//!
+//! # Lifecycle
+//!
+//! ```text
+//!                     ┌── a worker process died: report, fork another ──┐
+//! Start ─► startup ─► fork ─► all serve: Ready ─► Running ──────────────┘
+//!             │                                    │  │
+//!        StartFailed                         Drain │  │ Stop, SIGTERM, the supervisor is gone
+//!                                                  ▼  ▼
+//!                                           Draining ─► Stopping ─► all reaped: exit
+//! ```
+
+mod fork;
+mod worker;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, getpid};
+
+pub use self::worker::{DrainSignal, Handover, Reports, WorkerMessage, WorkerProcess};
+
+use self::fork::{Forked, SignalQueue};
+use crate::config::PoolConfig;
+use crate::descriptor::high_fd;
+use crate::log;
+use crate::scoreboard::{Lost, Scoreboard};
+use crate::supervisor::messages::{Channel, FromPool, MessageError, Received, ReplaceReason, Start, ToPool, retry};
+use crate::supervisor::process::{Exit, kill, reap};
+use crate::supervisor::sockets::SocketFile;
+use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
+
+/// Runs the pool process to its end; returns its exit code.
+///
+/// `startup` starts PHP; its error text is for the administrator. `run_worker` is called in each worker process, whose
+/// exit code it returns; it calls [`WorkerProcess::serving`] when it is ready. Call this on the main thread while there
+/// is no other, with nothing but the standard descriptors open.
+pub fn main<E>(
+    startup: impl FnOnce(&PoolConfig) -> Result<E, String>,
+    run_worker: fn(WorkerProcess<E>) -> i32,
+) -> i32 {
+    // The program was started as /proc/self/exe, so its name in `ps` would be "exe".
+    let _ = rustix::thread::set_name(c"fe-php");
+    match PoolProcess::start(startup, run_worker) {
+        Ok(Some(process)) => process.run(),
+        Ok(None) => EXIT_CONFIG,
+        Err(error) => {
+            log::error(format_args!("pool process failed to start: {error}"));
+            EXIT_SOFTWARE
+        }
+    }
+}
+
+struct PoolProcess<E> {
+    start: Start,
+    pid: Pid,
+    engine: E,
+    run_worker: fn(WorkerProcess<E>) -> i32,
+    state: State,
+    control: Channel,
+    signals: SignalQueue,
+    reports: OwnedFd,
+    /// Given to worker processes.
+    reports_sender: OwnedFd,
+    drain: OwnedFd,
+    listeners: Vec<OwnedFd>,
+    handover: Handover,
+    scoreboard: Arc<Scoreboard>,
+    children: HashMap<Pid, Child>,
+    /// Whether worker processes of this generation all serve, or did once.
+    ready: bool,
+    /// Worker processes in a row that died young without having had a request to blame.
+    early_deaths: u32,
+    /// When to fork again after too many of those.
+    fork_at: Option<Instant>,
+    /// When the supervisor was last asked to replace this generation.
+    replacement_asked: Option<Instant>,
+}
+
+struct Child {
+    started: Instant,
+    serving: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    /// Worker processes finish and are not replaced.
+    Draining,
+    /// Worker processes have been told to die, and are killed at this time.
+    Stopping { kill_at: Instant },
+}
+
+impl<E> PoolProcess<E> {
+    /// None if PHP did not start, which the supervisor has been told.
+    fn start(
+        startup: impl FnOnce(&PoolConfig) -> Result<E, String>,
+        run_worker: fn(WorkerProcess<E>) -> i32,
+    ) -> Result<Option<Self>, MessageError> {
+        let control = Channel::from_socket(high_fd(std::io::stdin().as_fd().try_clone_to_owned()?));
+        fork::close_stdin()?;
+        let signals = SignalQueue::new()?;
+        let (start, mut descriptors) = receive_start(&control)?;
+        let mut next = || descriptors.pop().ok_or(MessageError::Truncated);
+        let handover = Handover { receive: next()?, send: next()? };
+        let scoreboard = Arc::new(Scoreboard::open(next()?)?);
+        if descriptors.len() != start.listeners {
+            return Err(MessageError::Truncated);
+        }
+        if let Some(supervisor) = Pid::from_raw(start.supervisor) {
+            // If it is dead already, the control socket will say so.
+            fork::die_with(supervisor, Signal::TERM);
+        }
+        let (reports, reports_sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let drain = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let engine = match startup(&start.config) {
+            Ok(engine) => engine,
+            Err(text) => {
+                control.send(&FromPool::StartFailed { text }, &[])?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(Self {
+            start,
+            pid: getpid(),
+            engine,
+            run_worker,
+            state: State::Running,
+            control,
+            signals,
+            reports: high_fd(reports),
+            reports_sender: high_fd(reports_sender),
+            drain: high_fd(drain),
+            listeners: descriptors,
+            handover,
+            scoreboard,
+            children: HashMap::new(),
+            ready: false,
+            early_deaths: 0,
+            fork_at: None,
+            replacement_asked: None,
+        }))
+    }
+
+    fn run(mut self) -> i32 {
+        loop {
+            if let Some(Forked::Child) = self.fork_missing() {
+                self.become_worker_process();
+            }
+            if self.state != State::Running && self.children.is_empty() {
+                break;
+            }
+            if !self.ready && self.early_deaths >= MAX_EARLY_DEATHS && !self.is_stopping() {
+                let text = format!("{} worker processes in a row ended before they served", self.early_deaths);
+                self.tell_supervisor(&FromPool::StartFailed { text });
+                self.stop();
+            }
+            self.wait();
+            self.handle_signals();
+            self.handle_reports();
+            self.handle_control();
+            self.kill_late();
+        }
+        if rustix::process::getppid() != Pid::from_raw(self.start.supervisor) {
+            // Killed, so it could not do this itself.
+            self.start.socket_files.iter().for_each(SocketFile::remove);
+        }
+        0
+    }
+
+    /// The rest of a worker process's life.
+    fn become_worker_process(self) -> ! {
+        // A panic must not get back into the pool process's loop.
+        let code = std::panic::catch_unwind(AssertUnwindSafe(move || self.run_worker_process()));
+        fork::exit_now(code.unwrap_or(EXIT_SOFTWARE));
+    }
+
+    /// Signals are still blocked here; `self` is the child's own copy, and what it is not to have is closed first.
+    fn run_worker_process(self) -> i32 {
+        drop((self.control, self.signals, self.reports, self.children));
+        if !fork::die_with(self.pid, Signal::KILL) {
+            return EXIT_SOFTWARE;
+        }
+        let Start { config, generation, threads, .. } = self.start;
+        let pid = getpid().as_raw_nonzero().get();
+        let Some(slot) = self.scoreboard.claim(pid.cast_unsigned(), generation, threads) else {
+            log::error(format_args!("[pool {}] child {pid} found no free slot in the scoreboard", config.name));
+            return EXIT_SOFTWARE;
+        };
+        fork::reset_signals();
+        (self.run_worker)(WorkerProcess {
+            config,
+            generation,
+            threads,
+            engine: self.engine,
+            slot,
+            listeners: self.listeners,
+            handover: self.handover,
+            drain: DrainSignal::new(self.drain, generation, Arc::clone(&self.scoreboard)),
+            scoreboard: self.scoreboard,
+            reports: Reports::new(self.reports_sender),
+        })
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) {
+        let deadline = match self.state {
+            State::Stopping { kill_at } => Some(kill_at),
+            State::Running => self.fork_at,
+            State::Draining => None,
+        };
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| rustix::time::Timespec::try_from(timeout).ok());
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.reports, PollFlags::IN)];
+        if !self.is_stopping() {
+            // Once the supervisor is gone, it is readable for ever.
+            fds.push(PollFd::new(&self.control, PollFlags::IN));
+        }
+        // An interrupted or failed wait only makes us look at everything once more.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    fn handle_signals(&mut self) {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                libc::SIGCHLD => self.reap(),
+                libc::SIGTERM => self.stop(),
+                libc::SIGQUIT => self.drain(),
+                // SIGINT, SIGUSR1, SIGUSR2: the supervisor's business.
+                _ => {}
+            }
+        }
+    }
+
+    fn handle_reports(&mut self) {
+        let messages = worker::read_reports(&self.reports).unwrap_or_default();
+        for (pid, message) in messages {
+            let child = Pid::from_raw(pid).and_then(|pid| self.children.get_mut(&pid));
+            match (message, child) {
+                (WorkerMessage::Serving, Some(child)) => child.serving = true,
+                (WorkerMessage::OpcacheRestartPending, _) => self.ask_for_replacement(),
+                (WorkerMessage::Serving, None) => {}
+            }
+        }
+        let serving = self.children.values().filter(|child| child.serving).count();
+        if !self.ready && self.state == State::Running && serving >= self.start.processes as usize {
+            self.ready = true;
+            self.tell_supervisor(&FromPool::Ready);
+        }
+    }
+
+    fn handle_control(&mut self) {
+        while !self.is_stopping() {
+            match self.control.receive() {
+                Ok(Received::Message(ToPool::Drain, _)) => self.drain(),
+                Ok(Received::Message(ToPool::Stop, _)) => self.stop(),
+                Ok(Received::Message(ToPool::Start(_), _)) => self.warn("was told to start twice"),
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) => {
+                    self.warn("the supervisor is gone, terminating");
+                    self.stop();
+                }
+                Err(error) => {
+                    self.warn(&format!("{error}, terminating"));
+                    self.stop();
+                }
+            }
+        }
+    }
+
+    /// Forks as many worker processes as are missing; in each of them, returns `Child`.
+    fn fork_missing(&mut self) -> Option<Forked> {
+        if self.fork_at.is_some_and(|time| time > Instant::now()) {
+            return None;
+        }
+        self.fork_at = None;
+        while self.state == State::Running && self.children.len() < self.start.processes as usize {
+            match fork::fork() {
+                Ok(Forked::Child) => return Some(Forked::Child),
+                Ok(Forked::Parent { child }) => {
+                    let level = if self.ready { log::Level::Notice } else { log::Level::Debug };
+                    log::write(level, format_args!("[pool {}] child {child} started", self.name()));
+                    if self.ready {
+                        self.scoreboard.count_restart();
+                    }
+                    self.children.insert(child, Child { started: Instant::now(), serving: false });
+                }
+                Err(error) => {
+                    log::error(format_args!("[pool {}] fork() failed: {error}", self.name()));
+                    self.fork_at = Some(Instant::now() + FORK_DELAY);
+                    break;
+                }
+            }
+        }
+        None
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, exit)) = reap() {
+            let lost = self.scoreboard.release(pid.as_raw_nonzero().get().cast_unsigned());
+            // Module startup may have left processes behind that are not ours to report.
+            if let Some(child) = self.children.remove(&pid) {
+                self.bury(pid, &child, exit, lost);
+            }
+        }
+    }
+
+    /// Reports a death, as php-fpm's fpm_children_bury does.
+    fn bury(&mut self, pid: Pid, child: &Child, exit: Exit, lost: Option<Lost>) {
+        let lived = child.started.elapsed();
+        let level = match self.state {
+            State::Stopping { .. } => log::Level::Debug,
+            _ if exit.is_clean() => log::Level::Notice,
+            _ => log::Level::Warning,
+        };
+        log::write(
+            level,
+            format_args!(
+                "[pool {}] child {pid} exited {exit} after {}.{:06} seconds from start",
+                self.name(),
+                lived.as_secs(),
+                lived.subsec_micros()
+            ),
+        );
+        if self.is_stopping() {
+            return;
+        }
+        let lost = lost.unwrap_or_default();
+        if !lost.is_empty() {
+            log::warning(format_args!("[pool {}] child {pid} took with it: {lost}", self.name()));
+        }
+        if !exit.is_clean() {
+            self.scoreboard.count_crash(lost);
+        }
+        if (lived < EARLY || !child.serving) && lost.is_empty() && lost.requests == 0 {
+            self.early_deaths += 1;
+            if self.ready && self.early_deaths >= MAX_EARLY_DEATHS && self.state == State::Running {
+                self.fork_at = Some(Instant::now() + FORK_DELAY);
+            }
+        } else {
+            self.early_deaths = 0;
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.state != State::Running {
+            return;
+        }
+        self.state = State::Draining;
+        if let Err(errno) = rustix::io::write(&self.drain, &1u64.to_ne_bytes()) {
+            self.warn(&format!("worker processes cannot be told to finish: {errno}"));
+            self.stop();
+        }
+        // Nobody here will accept again; the supervisor decides whether somebody else does.
+        self.listeners.clear();
+    }
+
+    fn stop(&mut self) {
+        if !self.is_stopping() {
+            self.state = State::Stopping { kill_at: Instant::now() + STOP_TIMEOUT };
+            self.signal_children(Signal::TERM);
+        }
+    }
+
+    /// Kills worker processes that SIGTERM did not end in time.
+    fn kill_late(&mut self) {
+        if let State::Stopping { kill_at } = self.state
+            && kill_at <= Instant::now()
+        {
+            self.signal_children(Signal::KILL);
+            // They die of it for certain; should the kernel take long, ask again.
+            self.state = State::Stopping { kill_at: Instant::now() + STOP_TIMEOUT };
+        }
+    }
+
+    fn signal_children(&self, signal: Signal) {
+        for pid in self.children.keys() {
+            kill(*pid, signal);
+        }
+    }
+
+    /// Asks for a successor, at most once a second however often worker processes do.
+    fn ask_for_replacement(&mut self) {
+        let recently = self.replacement_asked.is_some_and(|time| time.elapsed() < Duration::from_secs(1));
+        if self.state == State::Running && !recently {
+            self.replacement_asked = Some(Instant::now());
+            self.tell_supervisor(&FromPool::ReplaceMe { reason: ReplaceReason::OpcacheRestartPending });
+        }
+    }
+
+    fn tell_supervisor(&self, message: &FromPool) {
+        if let Err(error) = self.control.send(message, &[]) {
+            self.warn(&format!("{message:?} did not reach the supervisor: {error}"));
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        log::warning(format_args!("[pool {}] pool process {}: {text}", self.name(), getpid()));
+    }
+
+    fn name(&self) -> &str {
+        &self.start.config.name
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.state, State::Stopping { .. })
+    }
+}
+
+/// Waits for the first message, `Start`.
+fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageError> {
+    loop {
+        let received = control.receive();
+        match received? {
+            Received::Message(ToPool::Start(start), descriptors) => return Ok((*start, descriptors)),
+            // Told to go before it began; the caller ends either way.
+            Received::Message(ToPool::Drain | ToPool::Stop, _) | Received::Closed => {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+            Received::Nothing => {
+                let mut fds = [PollFd::new(control, PollFlags::IN)];
+                retry(|| poll(&mut fds, None))?;
+            }
+        }
+    }
+}
+
+/// What SIGTERM does not end within this time gets SIGKILL.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A worker process that dies younger than this was not fit to live.
+const EARLY: Duration = Duration::from_secs(1);
+
+/// So many early deaths in a row make a generation fail that does not serve yet, and slow down one that does.
+const MAX_EARLY_DEATHS: u32 = 3;
+
+/// The slowed-down pace of forking.
+const FORK_DELAY: Duration = Duration::from_secs(1);

@@ -1,0 +1,1 @@
+//! The FastCGI protocol on the wire.

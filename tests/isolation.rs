@@ -1,0 +1,1 @@
+//! One request leaves nothing for the next.

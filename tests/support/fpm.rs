@@ -1,0 +1,85 @@
+//! Stock php-fpm of the PHP under test, to compare with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::getuid;
+use tempfile::TempDir;
+
+use super::client::{Address, Connection};
+use super::ini::Ini;
+use super::log::Log;
+use super::php;
+use super::process::Process;
+use super::server::{READY, environment};
+
+/// A running php-fpm with a static pool.
+#[derive(Debug)]
+pub(crate) struct Fpm {
+    process: Process,
+    socket: PathBuf,
+    log: Log,
+    _directory: TempDir,
+}
+
+impl Fpm {
+    /// Starts php-fpm with one child and the php.ini lines `ini`, in `directory`. `pool` are further lines of the
+    /// pool's configuration. `None` if there is no php-fpm on this machine.
+    pub(crate) fn start(ini: &[String], pool: &str, current_directory: &Path) -> Option<Self> {
+        let program = program()?;
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("fpm.sock");
+        let log = Log::new(directory.path().join("log"));
+        let ini = Ini::write(directory.path(), ini);
+        let configuration = directory.path().join("php-fpm.conf");
+        let user = if getuid().is_root() { "user = root\ngroup = root\n" } else { "" };
+        let text = format!(
+            "[global]\nerror_log = {log}\ndaemonize = no\n[www]\nlisten = {socket}\n{user}\
+             pm = static\npm.max_children = 1\n{pool}\n",
+            log = directory.path().join("error.log").display(),
+            socket = socket.display(),
+        );
+        fs::write(&configuration, text).unwrap();
+
+        let mut command = Command::new(program);
+        environment(&mut command, &ini);
+        command.current_dir(current_directory).args(["-F", "-O", "-y"]).arg(&configuration).arg("-c").arg(&ini.directory);
+        if getuid().is_root() {
+            command.arg("-R");
+        }
+        let mut process = Process::start(&mut command, log.clone());
+        process.expect_started(READY);
+        Some(Self { process, socket, log, _directory: directory })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Address {
+        Address::Unix(self.socket.clone())
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(&self.address())
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Its worker processes.
+    pub(crate) fn worker_pids(&self) -> Vec<i32> {
+        self.process.worker_pids()
+    }
+}
+
+/// php-fpm, or `None` where there is none and `FE_PHP_TEST_ALL` does not insist on it.
+fn program() -> Option<PathBuf> {
+    let program = php::fpm();
+    if program.is_none() {
+        assert!(std::env::var_os("FE_PHP_TEST_ALL").is_none(), "no php-fpm of PHP {} found", php::version());
+        eprintln!("skipped: no php-fpm of PHP {} found (Debian: php-fpm; or set PHP_FPM)", php::version());
+    }
+    program
+}
