@@ -11,7 +11,10 @@ const OLDEST: (u32, u32) = (8, 2);
 const NEWEST_KNOWN: u32 = 5;
 
 fn main() {
-    for file in ["wrapper.h", "csrc/shim.h", "csrc/internal.h"].iter().chain(SOURCES) {
+    for file in ["wrapper.h", "csrc/shim.h", "csrc/internal.h"]
+        .iter()
+        .chain(SOURCES)
+    {
         println!("cargo:rerun-if-changed={file}");
     }
     println!("cargo:rerun-if-env-changed=PHP_CONFIG");
@@ -21,8 +24,14 @@ fn main() {
     }
 
     let php = Php::find();
-    println!("cargo:rerun-if-changed={}", php.include.join("main/php_version.h").display());
-    println!("cargo:rerun-if-changed={}", php.include.join("main/php_config.h").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        php.include.join("main/php_version.h").display()
+    );
+    println!(
+        "cargo:rerun-if-changed={}",
+        php.include.join("main/php_config.h").display()
+    );
     if php.zts {
         println!("cargo:rustc-cfg=php_zts");
     }
@@ -30,7 +39,7 @@ fn main() {
         println!("cargo:rustc-cfg=php8{minor}");
     }
     compile_shim(&php);
-    bind(&php);
+    bind();
     link(&php);
 }
 
@@ -53,9 +62,13 @@ struct Php {
 
 impl Php {
     fn find() -> Self {
-        let config = env::var_os("PHP_CONFIG").map_or_else(|| PathBuf::from("php-config"), PathBuf::from);
+        let config =
+            env::var_os("PHP_CONFIG").map_or_else(|| PathBuf::from("php-config"), PathBuf::from);
         let include = PathBuf::from(ask(&config, "--include-dir"));
-        let include_flags = ask(&config, "--includes").split_whitespace().map(String::from).collect();
+        let include_flags = ask(&config, "--includes")
+            .split_whitespace()
+            .map(String::from)
+            .collect();
         let header = include.join("main/php_version.h");
         let Ok(text) = fs::read_to_string(&header) else {
             stop(&format!(
@@ -64,7 +77,10 @@ impl Php {
                 header.display()
             ));
         };
-        let version = (number(&text, "PHP_MAJOR_VERSION"), number(&text, "PHP_MINOR_VERSION"));
+        let version = (
+            number(&text, "PHP_MAJOR_VERSION"),
+            number(&text, "PHP_MINOR_VERSION"),
+        );
         if version < OLDEST {
             stop(&format!(
                 "PHP {}.{} is too old: fe-php needs {}.{} or newer. Install a newer php-dev and libphp-embed, or set \
@@ -74,16 +90,37 @@ impl Php {
         }
         let zts = fs::read_to_string(include.join("main/php_config.h"))
             .is_ok_and(|text| text.lines().any(|line| line.trim_end() == "#define ZTS 1"));
-        Self { config, include, include_flags, version, zts }
+        Self {
+            config,
+            include,
+            include_flags,
+            version,
+            zts,
+        }
     }
 
     /// Where libphp is, and its name without `lib` and `.so`.
     fn library(&self) -> (PathBuf, String) {
         let prefix = PathBuf::from(ask(&self.config, "--prefix"));
         let (major, minor) = self.version;
-        let mut directories: Vec<PathBuf> = env::var_os("PHP_LIBDIR").map(PathBuf::from).into_iter().collect();
-        directories.extend(["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"].map(|d| prefix.join(d)));
-        let names = [format!("php{major}.{minor}"), "php".to_owned(), format!("php{major}")];
+        let mut directories: Vec<PathBuf> = env::var_os("PHP_LIBDIR")
+            .map(PathBuf::from)
+            .into_iter()
+            .collect();
+        directories.extend(
+            [
+                "lib",
+                "lib64",
+                "lib/x86_64-linux-gnu",
+                "lib/aarch64-linux-gnu",
+            ]
+            .map(|d| prefix.join(d)),
+        );
+        let names = [
+            format!("php{major}.{minor}"),
+            "php".to_owned(),
+            format!("php{major}"),
+        ];
         for directory in &directories {
             for name in &names {
                 let file = directory.join(format!("lib{name}.so"));
@@ -96,13 +133,19 @@ impl Php {
         stop(&format!(
             "libphp is missing: no libphp{major}.{minor}.so or libphp.so in {}. Install Debian's package libphp-embed \
              (libphp{major}.{minor}-embed), build PHP with --enable-embed=shared, or set PHP_LIBDIR to its directory.",
-            directories.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ")
+            directories
+                .iter()
+                .map(|d| d.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
         ));
     }
 
     fn check_library(&self, file: &Path) {
         let bytes = fs::read(file).unwrap_or_default();
-        let has_tsrm = bytes.windows(17).any(|window| window == b"tsrm_get_ls_cache");
+        let has_tsrm = bytes
+            .windows(17)
+            .any(|window| window == b"tsrm_get_ls_cache");
         if has_tsrm != self.zts {
             let word = |zts| if zts { "ZTS" } else { "NTS" };
             stop(&format!(
@@ -118,7 +161,9 @@ impl Php {
 
 fn ask(config: &Path, option: &str) -> String {
     match Command::new(config).arg(option).output() {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
         Ok(output) => stop(&format!(
             "`{} {option}` failed: {}",
             config.display(),
@@ -133,7 +178,13 @@ fn ask(config: &Path, option: &str) -> String {
 
 fn number(text: &str, name: &str) -> u32 {
     text.lines()
-        .find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name)?.trim().parse().ok())
+        .find_map(|line| {
+            line.strip_prefix("#define ")?
+                .strip_prefix(name)?
+                .trim()
+                .parse()
+                .ok()
+        })
         .unwrap_or(0)
 }
 
@@ -149,13 +200,19 @@ fn compile_shim(php: &Php) {
     for flag in &php.include_flags {
         build.flag(flag.replacen("-I", "-isystem", 1));
     }
-    build.flag("-std=gnu11").flag("-Wall").flag("-Wextra").flag("-Wno-unused-parameter");
+    build
+        .flag("-std=gnu11")
+        .flag("-Wall")
+        .flag("-Wextra")
+        .flag("-Wno-unused-parameter");
     if let Err(error) = build.try_compile("fe_php_shim") {
-        stop(&format!("csrc/ does not compile: {error}. A C compiler is in Debian's package gcc."));
+        stop(&format!(
+            "csrc/ does not compile: {error}. A C compiler is in Debian's package gcc."
+        ));
     }
 }
 
-fn bind(php: &Php) {
+fn bind() {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("bindings.rs");
     // bindgen panics when libclang is not there.
     std::panic::set_hook(Box::new(|_| {}));
@@ -175,10 +232,13 @@ fn bind(php: &Php) {
         Ok(Ok(bindings)) => bindings
             .write_to_file(&out)
             .unwrap_or_else(|error| stop(&format!("{} cannot be written: {error}", out.display()))),
-        Ok(Err(error)) => stop(&format!("bindgen: {error}. Install Debian's package libclang-dev.")),
-        Err(_) => stop("libclang is missing, which bindgen needs. Install Debian's package libclang-dev."),
+        Ok(Err(error)) => stop(&format!(
+            "bindgen: {error}. Install Debian's package libclang-dev."
+        )),
+        Err(_) => {
+            stop("libclang is missing, which bindgen needs. Install Debian's package libclang-dev.")
+        }
     }
-    let _ = php;
 }
 
 fn link(php: &Php) {
@@ -188,6 +248,7 @@ fn link(php: &Php) {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", directory.display());
 }
 
+#[allow(clippy::exit)] // one message, and no panic's backtrace around it
 fn stop(message: &str) -> ! {
     eprintln!("fe-php: {message}");
     println!("cargo:warning={message}");

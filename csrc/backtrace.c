@@ -160,37 +160,76 @@ static void add_frame(text *out, const zend_execute_data *frame)
 	}
 }
 
+/* What a PHP thread runs, for other threads to look at. The addresses are taken on the thread itself. */
+typedef struct thread_view {
+	zend_execute_data *volatile *current_execute_data;
+	void *volatile *server_context;
+	char *volatile *script;
+} thread_view;
+
+enum { MAX_THREADS = 1024 };
+static thread_view threads[MAX_THREADS];
+static unsigned int thread_count;
+
+static void report_thread(text *out, const thread_view *thread)
+{
+	zend_execute_data frame;
+	const zend_execute_data *at;
+	char *script;
+	int depth = 0;
+
+	for (at = *thread->current_execute_data; at && depth < MAX_FRAMES && read_memory(at, &frame, sizeof(frame));
+	     at = frame.prev_execute_data, depth++) {
+		add_prefix(out);
+		add(out, "   #");
+		add_number(out, depth, 1);
+		add(out, " ");
+		add_frame(out, &frame);
+		add(out, "\n");
+		write_out(out);
+	}
+	script = *thread->script;
+	if (depth == 0 && script) {
+		add_prefix(out);
+		add(out, "   script ");
+		add(out, script);
+		add(out, "\n");
+		write_out(out);
+	}
+}
+
 static void report(int signal_number)
 {
 	static text out; /* the process is dying: one report is enough, and the stack may be small */
-	zend_execute_data frame;
-	const zend_execute_data *at;
-	int depth = 0;
+	const void *own = &SG(server_context);
+	unsigned int count = __atomic_load_n(&thread_count, __ATOMIC_ACQUIRE);
+	bool own_runs = fe_php_current() != NULL;
+	bool any = false;
 
 	out.len = 0;
 	add_prefix(&out);
 	add(&out, " received signal ");
 	add_number(&out, signal_number, 1);
-	add(&out, fe_php_current() ? "; PHP was running:\n" : "; PHP was running no request\n");
-	write_out(&out);
-	if (!fe_php_current()) {
-		return;
-	}
-	for (at = EG(current_execute_data); at && depth < MAX_FRAMES && read_memory(at, &frame, sizeof(frame));
-	     at = frame.prev_execute_data, depth++) {
-		add_prefix(&out);
-		add(&out, "   #");
-		add_number(&out, depth, 1);
-		add(&out, " ");
-		add_frame(&out, &frame);
-		add(&out, "\n");
+	/* A signal that somebody sent may come to an idle thread: then all that run are shown. */
+	for (unsigned int i = 0; i < count && i < MAX_THREADS; i++) {
+		const thread_view *thread = &threads[i];
+		if (!thread->server_context || !*thread->server_context) {
+			continue;
+		}
+		if (own_runs && (const void *) thread->server_context != own) {
+			continue;
+		}
+		if (any) {
+			add_prefix(&out);
+			add(&out, " in another thread");
+		}
+		any = true;
+		add(&out, "; PHP was running:\n");
 		write_out(&out);
+		report_thread(&out, thread);
 	}
-	if (depth == 0 && SG(request_info).path_translated) {
-		add_prefix(&out);
-		add(&out, "   script ");
-		add(&out, SG(request_info).path_translated);
-		add(&out, "\n");
+	if (!any) {
+		add(&out, "; PHP was running no request\n");
 		write_out(&out);
 	}
 }
@@ -206,6 +245,39 @@ static void on_crash(int signal_number, siginfo_t *info, void *context)
 		report(signal_number);
 	}
 	raise(signal_number); /* delivered when this handler returns: the default action, with a core file */
+}
+
+int fe_php_watch_this_thread(void)
+{
+	unsigned int place;
+	for (place = 0; place < MAX_THREADS; place++) {
+		void *volatile *free_place = NULL;
+		if (__atomic_compare_exchange_n(&threads[place].server_context, &free_place,
+		                                (void *volatile *) &SG(server_context), false, __ATOMIC_ACQ_REL,
+		                                __ATOMIC_ACQUIRE)) {
+			break;
+		}
+	}
+	if (place == MAX_THREADS) {
+		return -1;
+	}
+	threads[place].current_execute_data = (zend_execute_data *volatile *) &EG(current_execute_data);
+	threads[place].script = (char *volatile *) &SG(request_info).path_translated;
+	while (true) {
+		unsigned int count = __atomic_load_n(&thread_count, __ATOMIC_ACQUIRE);
+		if (count > place
+		    || __atomic_compare_exchange_n(&thread_count, &count, place + 1, false, __ATOMIC_ACQ_REL,
+		                                   __ATOMIC_ACQUIRE)) {
+			return (int) place;
+		}
+	}
+}
+
+void fe_php_unwatch_thread(int place)
+{
+	if (place >= 0) {
+		__atomic_store_n(&threads[place].server_context, NULL, __ATOMIC_RELEASE);
+	}
 }
 
 /* A stack for the handler: endless recursion has used up the thread's own. It is never freed, for the thread lives

@@ -60,6 +60,7 @@ static inline fe_php_request *fe_php_current(void)
 	return (fe_php_request *) SG(server_context);
 }
 
+void fe_php_say(const char *prefix, const char *message);
 const fe_php_bytes *fe_php_find_variable(const fe_php_request *request, const char *name, size_t len);
 
 void fe_php_register_variables(zval *track_vars_array);

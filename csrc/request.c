@@ -1,6 +1,7 @@
 /* One request from start to end; the only setjmp of the program. */
 #include "internal.h"
-#include "zend_interfaces.h"
+#include "ext/standard/php_standard.h"
+#include "fopen_wrappers.h"
 
 static void begin(fe_php_request *request)
 {
@@ -22,33 +23,58 @@ static void begin(fe_php_request *request)
 	}
 }
 
+/* Prints php-fpm's page for a request that runs no script. */
+static void answer(int status, const char *page)
+{
+	SG(sapi_headers).http_response_code = status;
+	php_output_write(page, strlen(page));
+}
+
 static void run_script(fe_php_request *request)
 {
 	zend_file_handle file;
+	char text[MAXPATHLEN + 128];
 
 	if (!SG(request_info).request_method) {
 		return; /* "certainly not an HTTP over fcgi request": php-fpm answers an empty page */
 	}
 	switch (request->script) {
 	case FE_PHP_SCRIPT_NOT_FOUND:
-		SG(sapi_headers).http_response_code = 404;
-		PUTS("File not found.\n");
+		fe_php_say("", "Primary script unknown");
+		answer(404, "File not found.\n");
 		return;
 	case FE_PHP_SCRIPT_DENIED:
-		SG(sapi_headers).http_response_code = 403;
-		PUTS("Access denied.\n");
+		snprintf(text, sizeof(text), "Access to the script '%s' has been denied (see security.limit_extensions)",
+		         request->script_path);
+		fe_php_say("", text);
+		answer(403, "Access denied.\n");
 		return;
 	case FE_PHP_SCRIPT_FILE:
 		break;
 	}
-	/* php_execute_script restores nothing under SAPI_OPTION_NO_CHDIR; we do, below. */
-	if (VCWD_CHDIR_FILE(request->script_path) != 0 && VCWD_CHDIR(fe_php_directory) != 0) {
-		(void) VCWD_CHDIR("/");
+	/* With OPcache this opens nothing when the script is cached. It comes before the change of directory and before
+	 * auto_prepend_file, as in php-fpm; on failure it frees path_translated. */
+	errno = 0;
+	if (php_fopen_primary_script(&file) == FAILURE) {
+		int error = errno;
+		snprintf(text, sizeof(text), "Unable to open primary script: %s (%s)", request->script_path, strerror(error));
+		fe_php_say("", text);
+		if (error == EACCES) {
+			answer(403, "Access denied.\n");
+		} else {
+			answer(404, "No input file specified.\n");
+		}
+	} else {
+		/* php_execute_script changes no directory under SAPI_OPTION_NO_CHDIR; we do, and go back below. */
+		if (VCWD_CHDIR_FILE(request->script_path) != 0 && VCWD_CHDIR(fe_php_directory) != 0) {
+			(void) VCWD_CHDIR("/");
+		}
+		EG(exit_status) = 0;
+		php_execute_script(&file);
 	}
-	zend_stream_init_filename(&file, request->script_path);
-	file.primary_script = 1;
-	php_execute_script(&file);
-	zend_destroy_file_handle(&file);
+	if (!file.in_list) {
+		zend_destroy_file_handle(&file);
+	}
 }
 
 fe_php_outcome fe_php_execute(fe_php_request *request)
@@ -57,6 +83,8 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 
 	zend_first_try {
 		begin(request);
+		/* Before startup, so that post_max_size, output_buffering and the like see them. */
+		fe_php_activate_per_request_ini(request);
 		if (php_request_startup() == FAILURE) {
 			outcome.startup_failed = true;
 		} else if (request->refused_ini) {

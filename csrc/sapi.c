@@ -1,6 +1,7 @@
 /* The SAPI module: its slots, and PHP's start and end in this process. Policy is Rust's. */
-#include <fcntl.h>
 #include <pthread.h>
+#include <pwd.h>
+#include <stdlib.h>
 #include <unistd.h>
 #include <sys/syscall.h>
 
@@ -22,7 +23,7 @@ volatile bool fe_php_forked = false;
 
 static char *kept_ini_entries;
 static char *kept_ini_path;
-static zend_result (*original_stream_open)(zend_file_handle *handle);
+static char *kept_executable;
 
 /* ub_write: output that has passed PHP's own buffers. php-fpm: a failed write ends the script unless
  * ignore_user_abort (php_handle_aborted_connection bails out). */
@@ -46,6 +47,10 @@ static void sapi_fe_flush(void *server_context)
 	if (!request || fe_php_forked) {
 		return;
 	}
+#if PHP_VERSION_ID >= 80400
+	/* Since 8.4 flush() sends headers even when nothing has been printed. */
+	sapi_send_headers();
+#endif
 	if (fe_php_rust.flush(request->context) != 0) {
 		php_handle_aborted_connection();
 	}
@@ -158,22 +163,29 @@ static char *sapi_fe_getenv(const char *name, size_t len)
 	return request->getenv_copy;
 }
 
-/* log_message: what error_log() and log_errors say while error_log is unset. */
-static void sapi_fe_log_message(const char *message, int syslog_type)
+/* To the web server's log, as php-fpm's lines go: those after the first begin with "; " (sapi_cgi_log_fastcgi). With
+ * fastcgi.logging=0, and outside requests, to our own. */
+void fe_php_say(const char *prefix, const char *message)
 {
 	fe_php_request *request = fe_php_current();
-	(void) syslog_type;
+
 	if (request && !fe_php_forked && FE_G(fcgi_logging)) {
-		/* php-fpm's text: messages after the first begin with "; " (sapi_cgi_log_fastcgi). */
 		if (request->logged) {
 			fe_php_rust.error(request->context, "; ", 2);
 		}
 		request->logged = true;
-		fe_php_rust.error(request->context, "PHP message: ", sizeof("PHP message: ") - 1);
+		fe_php_rust.error(request->context, prefix, strlen(prefix));
 		fe_php_rust.error(request->context, message, strlen(message));
 		return;
 	}
 	fe_php_rust.log(request ? request->context : NULL, message, strlen(message));
+}
+
+/* log_message: what error_log() and log_errors say while error_log is unset. */
+static void sapi_fe_log_message(const char *message, int syslog_type)
+{
+	(void) syslog_type;
+	fe_php_say("PHP message: ", message);
 }
 
 /* activate: after zend_activate, before any extension's RINIT. */
@@ -183,7 +195,6 @@ static int sapi_fe_activate(void)
 	if (!request) {
 		return SUCCESS;
 	}
-	fe_php_activate_per_request_ini(request);
 	return fe_php_activate_directory_ini(request);
 }
 
@@ -227,46 +238,6 @@ sapi_module_struct fe_php_sapi = {
 	.php_ini_ignore_cwd = 1,
 };
 
-/* The primary script could not be opened: php-fpm answers 404 or 403 where php_execute_script would print a fatal
- * error. It is asked only when OPcache has no valid copy, so a warm request pays nothing. */
-static zend_result fe_php_stream_open(zend_file_handle *handle)
-{
-	if (handle->primary_script && handle->filename && fe_php_current()
-	    && ZSTR_VAL(handle->filename)[0] == '/') {
-		int descriptor = open(ZSTR_VAL(handle->filename), O_RDONLY | O_CLOEXEC);
-		if (descriptor < 0) {
-			int error = errno;
-			char text[MAXPATHLEN + 128];
-			fe_php_request *request = fe_php_current();
-			int len = snprintf(text, sizeof(text), "Unable to open primary script: %s (%s)",
-			                   ZSTR_VAL(handle->filename), strerror(error));
-			if (len >= (int) sizeof(text)) {
-				len = sizeof(text) - 1;
-			}
-			if (!fe_php_forked) {
-				if (FE_G(fcgi_logging)) {
-					if (request->logged) {
-						fe_php_rust.error(request->context, "; ", 2);
-					}
-					request->logged = true;
-					fe_php_rust.error(request->context, text, len);
-				} else {
-					fe_php_rust.log(request->context, text, len);
-				}
-			}
-			SG(sapi_headers).http_response_code = error == EACCES ? 403 : 404;
-			if (error == EACCES) {
-				PUTS("Access denied.\n");
-			} else {
-				PUTS("No input file specified.\n");
-			}
-			zend_bailout();
-		}
-		close(descriptor);
-	}
-	return original_stream_open(handle);
-}
-
 /* A child of pcntl_fork has nothing to do with our sockets: it closes its copies (all of ours lie above
  * FE_PHP_FIRST_DESCRIPTOR, which scripts' own never reach while the limit is in force). */
 static void fe_php_pcntl_child(void)
@@ -288,6 +259,19 @@ void fe_php_after_fork(void)
 	}
 }
 
+/* php-fpm's clear_env=yes, its default: scripts see no variable of whoever started the server, but the USER and HOME of the
+ * user that they run as (fpm_env.c). */
+void fe_php_clear_environment(void)
+{
+	struct passwd *user = getpwuid(getuid());
+
+	clearenv();
+	if (user) {
+		setenv("USER", user->pw_name, 1);
+		setenv("HOME", user->pw_dir, 1);
+	}
+}
+
 int fe_php_module_startup(const fe_php_startup *startup)
 {
 	bool scan = startup->scan_path && !getenv("PHP_INI_SCAN_DIR");
@@ -302,11 +286,12 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	zend_signal_startup();
 	sapi_startup(&fe_php_sapi);
 	kept_ini_path = startup->ini_path ? strdup(startup->ini_path) : NULL;
+	kept_executable = startup->executable ? strdup(startup->executable) : NULL;
 	kept_ini_entries = startup->ini_entries ? strdup(startup->ini_entries) : NULL;
 	fe_php_sapi.php_ini_path_override = kept_ini_path;
 	fe_php_sapi.php_ini_ignore = startup->no_ini;
 	fe_php_sapi.ini_entries = kept_ini_entries;
-	fe_php_sapi.executable_location = "php-fpm";
+	fe_php_sapi.executable_location = kept_executable;
 	SG(server_context) = NULL;
 	SG(request_info).path_translated = NULL;
 	/* php_init_config reads the variable; scripts and their children must not see it. */
@@ -324,8 +309,6 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	fe_php_keep_own_import();
 	php_import_environment_variables = fe_php_import_environment;
 	php_load_environment_variables = fe_php_load_environment;
-	original_stream_open = zend_stream_open_function;
-	zend_stream_open_function = fe_php_stream_open;
 #ifdef ZEND_SIGNALS
 	/* Handlers stay as they are between requests; seven rt_sigaction calls fewer in each. */
 	SIGG(reset) = 0;
@@ -342,6 +325,7 @@ void fe_php_module_shutdown(void)
 #endif
 	free(kept_ini_entries);
 	free(kept_ini_path);
+	free(kept_executable);
 }
 
 void fe_php_thread_attach(void)

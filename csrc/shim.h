@@ -96,6 +96,7 @@ typedef struct fe_php_startup {
 	const char *ini_path;    /* -c, or NULL */
 	const char *scan_path;   /* conf.d, where it is not the compiled one, or NULL */
 	const char *ini_entries; /* text of -d settings, or NULL */
+	const char *executable;  /* PHP_BINARY */
 	const char *directory;   /* where requests start and end */
 	bool no_ini;             /* -n */
 } fe_php_startup;
@@ -104,6 +105,7 @@ void fe_php_module_shutdown(void);
 void fe_php_thread_attach(void);
 void fe_php_thread_detach(void);
 void fe_php_after_fork(void);
+void fe_php_clear_environment(void);
 void fe_php_foreign_thread(void);
 fe_php_cgi_settings fe_php_read_cgi_settings(void);
 const char *fe_php_version(void);
@@ -118,5 +120,8 @@ int fe_php_opcache_restart_pending(void);
 /* ---- what is running: backtrace.c ---- */
 void fe_php_install_crash_handler(int log_descriptor, const char *pool);
 int fe_php_crash_stack_for_this_thread(void);
+/* The calling PHP thread is shown in crash reports until it is unwatched; -1: too many threads. */
+int fe_php_watch_this_thread(void);
+void fe_php_unwatch_thread(int place);
 
 #endif

@@ -1,7 +1,8 @@
 /* CGI variables to $_SERVER, $_ENV and getenv(). */
 #include "internal.h"
 
-/* php-fpm hands PHP C strings, so a value ends at its first NUL (cgi_php_load_env_var). */
+/* As cgi_php_load_env_var: for $_SERVER a value ends at its first NUL, since php-fpm hands the filter C strings; for getenv(),
+ * which has no filter, it does not. */
 static void register_one(const fe_php_variable *variable, zval *array, int filter)
 {
 	char on_stack[128];
@@ -14,11 +15,10 @@ static void register_one(const fe_php_variable *variable, zval *array, int filte
 	}
 	memcpy(name, variable->name.ptr, variable->name.len);
 	name[variable->name.len] = '\0';
-	length = strnlen(variable->value.ptr, variable->value.len);
-
 	if (filter < 0) {
-		php_register_variable_safe(name, variable->value.ptr, length, array);
+		php_register_variable_safe(name, variable->value.ptr, variable->value.len, array);
 	} else {
+		length = strnlen(variable->value.ptr, variable->value.len);
 		/* The filter may replace (and free) the value. It also keeps the raw one for filter_input(). */
 		value = estrndup(variable->value.ptr, length);
 		filtered = length;

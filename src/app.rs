@@ -49,11 +49,17 @@ fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
 type StartedPhp = Arc<Engine>;
 
 fn log_from_php(line: &[u8]) {
-    log::notice(format_args!("PHP message: {}", String::from_utf8_lossy(line).trim_end()));
+    log::notice(format_args!(
+        "PHP message: {}",
+        String::from_utf8_lossy(line).trim_end()
+    ));
 }
 
 fn print_version() {
-    println!("fe-php {} (FastCGI server and library)", env!("CARGO_PKG_VERSION"));
+    println!(
+        "fe-php {} (FastCGI server and library)",
+        env!("CARGO_PKG_VERSION")
+    );
     let kind = if is_zts() { "ZTS" } else { "NTS" };
     let opcache = match Engine::start(&IniConfig::default(), |_| ()) {
         Ok(engine) if engine.has_opcache() => "with Zend OPcache",

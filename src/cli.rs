@@ -10,7 +10,11 @@ use crate::config::{IniConfig, Limits, ListenAddress, PoolConfig};
 
 /// PHP run inside a Rust program: a FastCGI server in php-fpm's place.
 #[derive(Debug, Parser)]
-#[command(name = "fe-php", disable_version_flag = true, arg_required_else_help = true)]
+#[command(
+    name = "fe-php",
+    disable_version_flag = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     /// Show the versions of fe-php and PHP, whether PHP is NTS or ZTS, and OPcache.
     #[arg(short = 'V', long)]
@@ -113,7 +117,11 @@ impl Fpm {
             name: self.pool,
             listen: self.listen,
             workers: self.workers,
-            ini: IniConfig { path: self.ini_path, no_ini: self.no_ini, defines: self.defines },
+            ini: IniConfig {
+                path: self.ini_path,
+                no_ini: self.no_ini,
+                defines: self.defines,
+            },
             limits: Limits {
                 params_size: limits.params_size,
                 params_count: limits.params_count,
@@ -141,7 +149,10 @@ fn parse_listen(text: &str) -> Result<ListenAddress, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(ListenAddress::Tcp(address));
     }
-    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let resolved = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
     resolved.map(ListenAddress::Tcp).ok_or_else(|| {
         "neither a Unix socket (a path that begins with /) nor a TCP address like 127.0.0.1:9000, [::1]:9000 or 9000".to_owned()
     })
@@ -171,7 +182,9 @@ fn parse_size(text: &str) -> Result<usize, String> {
         "G" | "GB" => 1 << 30,
         _ => return Err(format!("unknown unit '{unit}': use K, M or G")),
     };
-    let number: usize = number.parse().map_err(|_| "expected a number of bytes, like 65536, 64K or 1M".to_owned())?;
+    let number: usize = number
+        .parse()
+        .map_err(|_| "expected a number of bytes, like 65536, 64K or 1M".to_owned())?;
     match number.checked_mul(factor) {
         Some(size) if size > 0 => Ok(size),
         Some(_) => Err("must be more than 0".to_owned()),
@@ -201,11 +214,26 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_by_php_fpm() {
-        assert_eq!(parse_listen("/run/x.sock").unwrap(), ListenAddress::Unix("/run/x.sock".into()));
-        assert_eq!(parse_listen("127.0.0.1:9000").unwrap(), ListenAddress::Tcp("127.0.0.1:9000".parse().unwrap()));
-        assert_eq!(parse_listen("[::1]:9000").unwrap(), ListenAddress::Tcp("[::1]:9000".parse().unwrap()));
-        assert_eq!(parse_listen("9000").unwrap(), ListenAddress::Tcp("0.0.0.0:9000".parse().unwrap()));
-        assert_eq!(parse_listen(":9000").unwrap(), ListenAddress::Tcp("0.0.0.0:9000".parse().unwrap()));
+        assert_eq!(
+            parse_listen("/run/x.sock").unwrap(),
+            ListenAddress::Unix("/run/x.sock".into())
+        );
+        assert_eq!(
+            parse_listen("127.0.0.1:9000").unwrap(),
+            ListenAddress::Tcp("127.0.0.1:9000".parse().unwrap())
+        );
+        assert_eq!(
+            parse_listen("[::1]:9000").unwrap(),
+            ListenAddress::Tcp("[::1]:9000".parse().unwrap())
+        );
+        assert_eq!(
+            parse_listen("9000").unwrap(),
+            ListenAddress::Tcp("0.0.0.0:9000".parse().unwrap())
+        );
+        assert_eq!(
+            parse_listen(":9000").unwrap(),
+            ListenAddress::Tcp("0.0.0.0:9000".parse().unwrap())
+        );
         parse_listen("nonsense").unwrap_err();
     }
 
@@ -220,8 +248,14 @@ mod tests {
 
     #[test]
     fn a_setting_without_a_value_is_on() {
-        assert_eq!(parse_define("opcache.enable").unwrap(), ("opcache.enable".to_owned(), "1".to_owned()));
-        assert_eq!(parse_define("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
+        assert_eq!(
+            parse_define("opcache.enable").unwrap(),
+            ("opcache.enable".to_owned(), "1".to_owned())
+        );
+        assert_eq!(
+            parse_define("a=b=c").unwrap(),
+            ("a".to_owned(), "b=c".to_owned())
+        );
         parse_define("=x").unwrap_err();
     }
 }

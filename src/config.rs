@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 
 /// Everything a pool needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PoolConfig {
+pub(crate) struct PoolConfig {
     /// The pool's name, as in log lines: `www`.
-    pub name: String,
+    pub(crate) name: String,
     /// Addresses to listen at, one or more.
-    pub listen: Vec<ListenAddress>,
+    pub(crate) listen: Vec<ListenAddress>,
     /// Number of PHP workers: worker processes on NTS, PHP threads of one worker process on ZTS.
-    pub workers: u32,
+    pub(crate) workers: u32,
     /// PHP's own settings.
-    pub ini: IniConfig,
+    pub(crate) ini: IniConfig,
     /// Limits on what clients may ask for.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 /// One address to listen at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     /// A TCP socket.
     Tcp(SocketAddr),
     /// A Unix stream socket.
@@ -32,34 +32,34 @@ pub enum ListenAddress {
 
 /// Which php.ini is read, and what is put on top of it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct IniConfig {
+pub(crate) struct IniConfig {
     /// `-c`: a php.ini file, or the directory that holds one.
-    pub path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     /// `-n`: no php.ini at all.
-    pub no_ini: bool,
+    pub(crate) no_ini: bool,
     /// `-d name=value`, in order; they win over php.ini.
-    pub defines: Vec<(String, String)>,
+    pub(crate) defines: Vec<(String, String)>,
 }
 
 /// Limits on clients; each has a command line option of the same name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bytes of FCGI_PARAMS content in one request.
-    pub params_size: usize,
+    pub(crate) params_size: usize,
     /// Number of name-value pairs in one request.
-    pub params_count: usize,
+    pub(crate) params_count: usize,
     /// A body up to this many bytes is complete in memory before a worker is taken; a bigger one is streamed.
-    pub body_buffer: usize,
+    pub(crate) body_buffer: usize,
     /// Open connections of the pool.
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Requests of the pool that wait for a worker; one more is answered FCGI_OVERLOADED.
-    pub queue: u32,
+    pub(crate) queue: u32,
     /// Requests that may be open at once on one connection.
-    pub requests_per_connection: u32,
+    pub(crate) requests_per_connection: u32,
     /// Time from the first byte of a request to the end of its params (and of a body that is held in memory).
-    pub request_header_timeout: Duration,
+    pub(crate) request_header_timeout: Duration,
     /// Response bytes that may wait for a slow client before the script has to wait too.
-    pub output_buffer: usize,
+    pub(crate) output_buffer: usize,
 }
 
 impl Default for Limits {

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 /// A script's `stream_select()` refuses numbers above 1023, and some scripts count on 0–10 being theirs; so whatever is
 /// ours lives up there in a process that runs PHP. Where no number is left, the descriptor stays where it is. Call it
 /// before the descriptor is registered with an epoll instance.
-pub fn high_fd(fd: OwnedFd) -> OwnedFd {
+pub(crate) fn high_fd(fd: OwnedFd) -> OwnedFd {
     let base = base();
     if fd.as_raw_fd() >= base {
         return close_on_exec(fd);

@@ -25,6 +25,7 @@
 //!                        └── scoreboard: shared memory, mapped by all
 //! ```
 
+#[doc(hidden)]
 pub mod app;
 mod cli;
 mod config;
@@ -32,8 +33,11 @@ mod config;
 mod descriptor;
 #[allow(unsafe_code)]
 mod engine;
+#[doc(hidden)]
 pub mod fastcgi;
 mod log;
+mod php;
+#[doc(hidden)]
 pub mod request;
 #[allow(unsafe_code)]
 mod scoreboard;
@@ -42,3 +46,5 @@ mod server;
 mod supervisor;
 #[allow(unsafe_code)]
 mod zygote;
+
+pub use php::{BodySender, Builder, Php, PhpError, Request, Response, StreamedResponse};

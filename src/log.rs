@@ -1,18 +1,19 @@
 //! The error log: php-fpm's line format on standard error.
 //!
-//! A line is formatted in memory and written with one `write(2)`; nothing is buffered and no lock of ours is held, so
+//! A message is formatted in memory and written with one `write(2)`; nothing is buffered and no lock of ours is held, so
 //! every process may log at any time, right after a fork too.
 
 use std::fmt::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// How much a line matters, in php-fpm's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
-pub enum Level {
+pub(crate) enum Level {
     /// For whoever debugs the server.
     Debug = 1,
     /// Normal life: starts, stops, replacements.
@@ -21,8 +22,6 @@ pub enum Level {
     Warning,
     /// Something does not work.
     Error,
-    /// Nothing works.
-    Alert,
 }
 
 impl Level {
@@ -32,108 +31,114 @@ impl Level {
             Self::Notice => "NOTICE",
             Self::Warning => "WARNING",
             Self::Error => "ERROR",
-            Self::Alert => "ALERT",
         }
     }
 }
 
-/// Drops every line below `level` from now on, in this process and those it forks; php-fpm's `log_level`.
-pub fn set_level(level: Level) {
+/// Drops every line below `level` from now on, in this process and those it forks or starts; php-fpm's `log_level`.
+pub(crate) fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-/// Whether lines of `level` are written.
-pub fn enabled(level: Level) -> bool {
-    level as u8 >= LEVEL.load(Ordering::Relaxed)
-}
-
-/// Writes one line.
-pub fn write(level: Level, message: fmt::Arguments<'_>) {
-    if enabled(level) {
-        OFFSET.store(local_time::offset(now().0), Ordering::Relaxed);
-        let mut line = String::with_capacity(256);
-        // A `String` cannot fail to take text.
-        let _ = write_line(&mut line, level, message);
-        write_bytes(line.as_bytes());
+/// The lowest level that is written.
+pub(crate) fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        0..=1 => Level::Debug,
+        2 => Level::Notice,
+        3 => Level::Warning,
+        _ => Level::Error,
     }
 }
 
-/// Writes one line at level ALERT.
-pub fn alert(message: fmt::Arguments<'_>) {
-    write(Level::Alert, message);
+/// Whether lines of `level` are written.
+pub(crate) fn enabled(level: Level) -> bool {
+    level >= self::level()
 }
 
-/// Writes one line at level ERROR.
-pub fn error(message: fmt::Arguments<'_>) {
+/// Writes a message: a line, or several, each with its own head, so that no script can forge one.
+pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {
+    if !enabled(level) {
+        return;
+    }
+    let message = message.to_string();
+    let mut lines = String::with_capacity(message.len() + 64);
+    for line in message.lines() {
+        // A `String` cannot fail to take text.
+        let _ = write_line(&mut lines, level, line);
+    }
+    write_bytes(lines.as_bytes());
+}
+
+/// Writes a message at level ERROR.
+pub(crate) fn error(message: fmt::Arguments<'_>) {
     write(Level::Error, message);
 }
 
-/// Writes one line at level WARNING.
-pub fn warning(message: fmt::Arguments<'_>) {
+/// Writes a message at level WARNING.
+pub(crate) fn warning(message: fmt::Arguments<'_>) {
     write(Level::Warning, message);
 }
 
-/// Writes one line at level NOTICE.
-pub fn notice(message: fmt::Arguments<'_>) {
+/// Writes a message at level NOTICE.
+pub(crate) fn notice(message: fmt::Arguments<'_>) {
     write(Level::Notice, message);
 }
 
-/// Writes one line at level DEBUG.
-pub fn debug(message: fmt::Arguments<'_>) {
+/// Writes a message at level DEBUG.
+pub(crate) fn debug(message: fmt::Arguments<'_>) {
     write(Level::Debug, message);
 }
 
-/// What a worker process's PHP has to say (`error_log()`, uncaught errors), in the words php-fpm's master process uses
-/// for it. Each line of `text` is a line of the log, so a script cannot forge one.
-pub fn worker_said(pool: &str, pid: u32, text: &[u8]) {
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line = String::from_utf8_lossy(line);
-        warning(format_args!("[pool {pool}] child {pid} said into stderr: \"{line}\""));
-    }
-}
-
-/// As [`write()`], for signal handlers: no allocation, no lock, at most 2 KiB; the time zone is the one that the last
-/// normal line of this process (or its parent) had.
-pub fn write_in_signal_handler(level: Level, message: fmt::Arguments<'_>) {
-    let mut line = ShortLine { bytes: [0; 2048], length: 0 };
-    // What does not fit is cut off.
-    let _ = write_line(&mut line, level, message);
-    if let Some(last) = line.length.checked_sub(1) {
-        line.bytes[last] = b'\n';
-    }
-    write_bytes(&line.bytes[..line.length]);
-}
-
-fn write_line(out: &mut impl Write, level: Level, message: fmt::Arguments<'_>) -> fmt::Result {
-    let (seconds, microseconds) = now();
-    write_time(out, seconds + OFFSET.load(Ordering::Relaxed))?;
+fn write_line(out: &mut String, level: Level, line: &str) -> fmt::Result {
+    let now = clock_gettime(ClockId::Realtime);
+    write_time(out, now.tv_sec + local_time::offset(now.tv_sec))?;
     if enabled(Level::Debug) {
         let pid = rustix::process::getpid();
-        writeln!(out, ".{microseconds:06}] {}: pid {}: {message}", level.name(), pid.as_raw_nonzero())
+        write!(
+            out,
+            ".{:06}] {}: pid {pid}: ",
+            now.tv_nsec / 1_000,
+            level.name()
+        )?;
     } else {
-        writeln!(out, "] {}: {message}", level.name())
+        write!(out, "] {}: ", level.name())?;
     }
+    // Control characters but for tabs are not for a terminal to obey.
+    for character in line.chars() {
+        match character {
+            '\t' => out.write_char(character)?,
+            _ if character.is_control() => write!(out, "{}", character.escape_default())?,
+            _ => out.write_char(character)?,
+        }
+    }
+    out.write_char('\n')
 }
 
 /// `[21-Nov-2026 07:50:00` from seconds since 1970 of local time (Howard Hinnant's `civil_from_days`).
-fn write_time(out: &mut impl Write, local: i64) -> fmt::Result {
+fn write_time(out: &mut String, local: i64) -> fmt::Result {
     let (days, second) = (local.div_euclid(86_400), local.rem_euclid(86_400));
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let (month, next_year) = if from_march < 10 { (from_march + 2, 0) } else { (from_march - 10, 1) };
+    let (month, next_year) = if from_march < 10 {
+        (from_march + 2, 0)
+    } else {
+        (from_march - 10, 1)
+    };
     let year = year_of_era + era * 400 + next_year;
-    let month = usize::try_from(month).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"???");
+    let month = usize::try_from(month)
+        .ok()
+        .and_then(|month| MONTHS.get(month))
+        .unwrap_or(&"???");
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    write!(out, "[{day:02}-{month}-{year:04} {hour:02}:{minute:02}:{second:02}")
-}
-
-fn now() -> (i64, i64) {
-    let now = clock_gettime(ClockId::Realtime);
-    (now.tv_sec, now.tv_nsec / 1_000)
+    write!(
+        out,
+        "[{day:02}-{month}-{year:04} {hour:02}:{minute:02}:{second:02}"
+    )
 }
 
 fn write_bytes(mut bytes: &[u8]) {
@@ -148,28 +153,11 @@ fn write_bytes(mut bytes: &[u8]) {
     }
 }
 
-/// Bytes of a line on the stack; what does not fit is dropped.
-struct ShortLine {
-    bytes: [u8; 2048],
-    length: usize,
-}
-
-impl Write for ShortLine {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = &mut self.bytes[self.length..];
-        let taken = text.len().min(room.len());
-        room[..taken].copy_from_slice(&text.as_bytes()[..taken]);
-        self.length += taken;
-        Ok(())
-    }
-}
-
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 
-/// Seconds that local time is ahead of UTC, for signal handlers.
-static OFFSET: AtomicI64 = AtomicI64::new(0);
-
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// The one thing neither std nor rustix offers.
 #[allow(unsafe_code)]
@@ -200,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn line_obeys_no_control_character() {
+        let mut text = String::new();
+        write_line(&mut text, Level::Error, "a\tb\u{1b}[2J\r\u{e4}").expect("a String takes text");
+        assert!(
+            text.ends_with("] ERROR: a\tb\\u{1b}[2J\\r\u{e4}\n"),
+            "{text:?}"
+        );
+    }
+
+    #[test]
     fn time_is_written_as_php_fpm_writes_it() {
         assert_eq!(time(0), "[01-Jan-1970 00:00:00");
         assert_eq!(time(1_795_247_400), "[21-Nov-2026 07:50:00");
@@ -209,12 +207,5 @@ mod tests {
         assert_eq!(time(4_107_542_400), "[01-Mar-2100 00:00:00");
         assert_eq!(time(1_798_761_599), "[31-Dec-2026 23:59:59");
         assert_eq!(time(-1), "[31-Dec-1969 23:59:59");
-    }
-
-    #[test]
-    fn short_line_cuts_what_does_not_fit() {
-        let mut line = ShortLine { bytes: [0; 2048], length: 0 };
-        write_line(&mut line, Level::Alert, format_args!("{}", "x".repeat(5_000))).expect("never fails");
-        assert_eq!(line.length, 2048);
     }
 }

@@ -29,12 +29,19 @@ impl Variables {
 
     /// Room for `bytes` bytes of names and values in `count` pairs.
     pub fn with_capacity(bytes: usize, count: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), entries: Vec::with_capacity(count) }
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            entries: Vec::with_capacity(count),
+        }
     }
 
     /// Takes over `bytes` as they came off the wire; `entries` say where in them the pairs are.
     pub(crate) fn from_block(bytes: Vec<u8>, entries: Vec<Entry>) -> Self {
-        debug_assert!(entries.iter().all(|entry| entry.name.end.max(entry.value.end) <= bytes.len()));
+        debug_assert!(
+            entries
+                .iter()
+                .all(|entry| entry.name.end.max(entry.value.end) <= bytes.len())
+        );
         Self { bytes, entries }
     }
 
@@ -53,7 +60,10 @@ impl Variables {
         self.bytes.extend_from_slice(name);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.entries.push(Entry { name: start..middle, value: middle..self.bytes.len() });
+        self.entries.push(Entry {
+            name: start..middle,
+            value: middle..self.bytes.len(),
+        });
     }
 
     /// Sets `name`, in place of its earlier values.
@@ -65,12 +75,18 @@ impl Variables {
     /// Forgets `name`.
     pub fn remove(&mut self, name: &[u8]) {
         let bytes = &self.bytes;
-        self.entries.retain(|entry| &bytes[entry.name.clone()] != name);
+        self.entries
+            .retain(|entry| &bytes[entry.name.clone()] != name);
     }
 
     /// All pairs in order of arrival, duplicates included.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries.iter().map(|entry| (&self.bytes[entry.name.clone()], &self.bytes[entry.value.clone()]))
+        self.entries.iter().map(|entry| {
+            (
+                &self.bytes[entry.name.clone()],
+                &self.bytes[entry.value.clone()],
+            )
+        })
     }
 
     /// Number of pairs.
@@ -87,7 +103,12 @@ impl Variables {
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.iter().map(|(name, value)| (String::from_utf8_lossy(name), String::from_utf8_lossy(value))))
+            .entries(self.iter().map(|(name, value)| {
+                (
+                    String::from_utf8_lossy(name),
+                    String::from_utf8_lossy(value),
+                )
+            }))
             .finish()
     }
 }
@@ -158,7 +179,9 @@ pub struct ResponseHead<'a> {
 
 impl fmt::Debug for ResponseHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseHead").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 

@@ -32,11 +32,17 @@ const PRODUCTION: &[&str] = &[
     "upload_max_filesize=64K",
     "post_max_size=256K",
     "user_ini.cache_ttl=0",
+    "opcache.revalidate_freq=0",
 ];
 
 /// As a developer sets it.
-const DEVELOPMENT: &[&str] =
-    &["display_errors=1", "html_errors=1", "log_errors=1", "error_reporting=E_ALL", "output_buffering=0"];
+const DEVELOPMENT: &[&str] = &[
+    "display_errors=1",
+    "html_errors=1",
+    "log_errors=1",
+    "error_reporting=E_ALL",
+    "output_buffering=0",
+];
 
 #[test]
 fn requests_arrive_alike() {
@@ -55,7 +61,11 @@ fn bodies_are_read_alike() {
 
 #[test]
 fn bodies_are_left_alone_alike_without_post_data_reading() {
-    compare("unread bodies", &[PRODUCTION, &["enable_post_data_reading=0"]].concat(), bodies::cases);
+    compare(
+        "unread bodies",
+        &[PRODUCTION, &["enable_post_data_reading=0"]].concat(),
+        bodies::cases,
+    );
 }
 
 #[test]
@@ -70,7 +80,11 @@ fn scripts_are_found_alike() {
 
 #[test]
 fn scripts_are_found_alike_without_fix_pathinfo() {
-    compare("plain paths", &[PRODUCTION, &["cgi.fix_pathinfo=0"]].concat(), paths::cases);
+    compare(
+        "plain paths",
+        &[PRODUCTION, &["cgi.fix_pathinfo=0"]].concat(),
+        paths::cases,
+    );
 }
 
 #[test]
@@ -80,7 +94,11 @@ fn response_heads_are_alike() {
 
 #[test]
 fn response_heads_are_alike_with_rfc2616_headers() {
-    compare("rfc2616 headers", &[PRODUCTION, &["cgi.rfc2616_headers=1"]].concat(), headers::cases);
+    compare(
+        "rfc2616 headers",
+        &[PRODUCTION, &["cgi.rfc2616_headers=1"]].concat(),
+        headers::cases,
+    );
 }
 
 #[test]
@@ -105,13 +123,21 @@ fn errors_in_development_are_alike() {
 
 #[test]
 fn errors_as_plain_text_on_stderr_are_alike() {
-    let ini = [DEVELOPMENT, &["display_errors=stderr", "html_errors=0", "log_errors=0"]].concat();
+    let ini = [
+        DEVELOPMENT,
+        &["display_errors=stderr", "html_errors=0", "log_errors=0"],
+    ]
+    .concat();
     compare("errors on stderr", &ini, errors::cases);
 }
 
 #[test]
 fn errors_are_alike_without_fastcgi_logging() {
-    compare("unlogged errors", &[PRODUCTION, &["fastcgi.logging=0"]].concat(), errors::cases);
+    compare(
+        "unlogged errors",
+        &[PRODUCTION, &["fastcgi.logging=0"]].concat(),
+        errors::cases,
+    );
 }
 
 #[test]
@@ -137,6 +163,15 @@ fn scripts_see_the_same_environment() {
 
 #[test]
 fn scripts_see_the_same_environment_with_all_variables() {
-    let ini = ["variables_order=EGPCS", "register_argc_argv=1", "auto_globals_jit=0", "expose_php=1"];
-    compare("full environment", &[PRODUCTION, &ini].concat(), environment::cases);
+    let ini = [
+        "variables_order=EGPCS",
+        "register_argc_argv=1",
+        "auto_globals_jit=0",
+        "expose_php=1",
+    ];
+    compare(
+        "full environment",
+        &[PRODUCTION, &ini].concat(),
+        environment::cases,
+    );
 }

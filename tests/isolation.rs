@@ -1,1 +1,5 @@
-//! One request leaves nothing for the next.
+//! One request leaves nothing for the next, and nothing for those that run beside it.
+
+mod leftovers;
+mod sessions;
+mod sites;

@@ -1,10 +1,17 @@
 //! All integration tests, in one binary: they drive the `fe-php` program from outside.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
 #![allow(missing_docs)]
 
 #[macro_use]
 mod support;
 
 mod differential;
+mod extensions;
 mod fastcgi;
 mod isolation;
+mod opcache;
+mod processes;

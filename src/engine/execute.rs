@@ -23,10 +23,23 @@ pub(crate) struct Outcome {
 }
 
 /// Runs `request`, sending what PHP answers to `sink`. Returns when PHP has shut the request down.
-pub(crate) fn execute(thread: &mut PhpThread, request: Request, sink: &mut dyn ResponseSink) -> Outcome {
-    let Request { variables, script, body } = request;
+pub(crate) fn execute(
+    thread: &mut PhpThread,
+    request: Request,
+    sink: &mut dyn ResponseSink,
+) -> Outcome {
+    let Request {
+        variables,
+        script,
+        body,
+    } = request;
     let content_length = content_length(&variables, &body);
-    let mut context = RequestContext { sink, body, position: 0, panic: None };
+    let mut context = RequestContext {
+        sink,
+        body,
+        position: 0,
+        panic: None,
+    };
 
     let strings = &mut thread.strings;
     strings.clear();
@@ -34,7 +47,13 @@ pub(crate) fn execute(thread: &mut PhpThread, request: Request, sink: &mut dyn R
     let method = keep(variables.get(b"REQUEST_METHOD"));
     let query_string = keep(variables.get(b"QUERY_STRING"));
     let content_type = keep(variables.get(b"CONTENT_TYPE"));
-    let request_uri = keep(variables.get(b"SCRIPT_NAME"));
+    // With cgi.fix_pathinfo=0, php-fpm takes PATH_INFO where there is one (init_request_info).
+    let path_first = if thread.fix_pathinfo {
+        None
+    } else {
+        variables.get(b"PATH_INFO")
+    };
+    let request_uri = keep(path_first.or_else(|| variables.get(b"SCRIPT_NAME")));
     let cookies = keep(variables.get(b"HTTP_COOKIE"));
     let authorization = keep(variables.get(b"HTTP_AUTHORIZATION"));
     let path_info = keep(variables.get(b"PATH_INFO"));
@@ -99,7 +118,10 @@ fn fill_table(table: &mut Vec<ffi::fe_php_variable>, variables: &Variables) {
             });
             match earlier {
                 Some(entry) => entry.value = bytes(value),
-                None => table.push(ffi::fe_php_variable { name: bytes(name), value: bytes(value) }),
+                None => table.push(ffi::fe_php_variable {
+                    name: bytes(name),
+                    value: bytes(value),
+                }),
             }
         }
     } else {
@@ -107,7 +129,10 @@ fn fill_table(table: &mut Vec<ffi::fe_php_variable>, variables: &Variables) {
         for (name, value) in variables.iter() {
             let place = *places.entry(name).or_insert(table.len());
             if place == table.len() {
-                table.push(ffi::fe_php_variable { name: bytes(name), value: bytes(value) });
+                table.push(ffi::fe_php_variable {
+                    name: bytes(name),
+                    value: bytes(value),
+                });
             } else {
                 table[place].value = bytes(value);
             }
@@ -145,12 +170,19 @@ fn content_length(variables: &Variables, body: &Body) -> i64 {
     let number = digits
         .iter()
         .take_while(|digit| digit.is_ascii_digit())
-        .fold(0_i64, |sum, digit| sum.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
-    if negative { 0 } else { number }
+        .fold(0_i64, |sum, digit| {
+            sum.saturating_mul(10)
+                .saturating_add(i64::from(digit - b'0'))
+        });
+    // php-fpm reads on until the client closes; the end of the body says as much.
+    if negative && number > 0 { -1 } else { number }
 }
 
 fn bytes(bytes: &[u8]) -> ffi::fe_php_bytes {
-    ffi::fe_php_bytes { ptr: bytes.as_ptr().cast::<c_char>(), len: bytes.len() }
+    ffi::fe_php_bytes {
+        ptr: bytes.as_ptr().cast::<c_char>(),
+        len: bytes.len(),
+    }
 }
 
 /// NUL-terminated copies in one buffer, which is used again for the next request.
@@ -194,7 +226,7 @@ mod tests {
     fn content_length_is_read_as_atol_does() {
         assert_eq!(length_of("12", Body::Empty), 12);
         assert_eq!(length_of(" 12abc", Body::Empty), 12);
-        assert_eq!(length_of("-5", Body::Empty), 0);
+        assert_eq!(length_of("-5", Body::Empty), -1);
         assert_eq!(length_of("abc", Body::Empty), 0);
         assert_eq!(length_of("99999999999999999999999", Body::Empty), i64::MAX);
     }

@@ -14,10 +14,22 @@ pub(super) struct IniLocation {
 /// As php-fpm's stand-in: Debian compiles `/etc/php/X.Y/embed` (or `cli`) into libphp, but administrators configure
 /// `/etc/php/X.Y/fpm`.
 pub(super) fn locate(config: &IniConfig, compiled: &Path) -> IniLocation {
-    let fpm = compiled.parent().filter(|parent| parent.starts_with("/etc/php")).map(|parent| parent.join("fpm"));
-    let scan_directory = fpm.as_ref().map(|fpm| fpm.join("conf.d")).filter(|conf| conf.is_dir());
-    let file_or_directory = config.path.clone().or_else(|| fpm.filter(|fpm| fpm.join("php.ini").is_file()));
-    IniLocation { file_or_directory, scan_directory }
+    let fpm = compiled
+        .parent()
+        .filter(|parent| parent.starts_with("/etc/php"))
+        .map(|parent| parent.join("fpm"));
+    let scan_directory = fpm
+        .as_ref()
+        .map(|fpm| fpm.join("conf.d"))
+        .filter(|conf| conf.is_dir());
+    let file_or_directory = config
+        .path
+        .clone()
+        .or_else(|| fpm.filter(|fpm| fpm.join("php.ini").is_file()));
+    IniLocation {
+        file_or_directory,
+        scan_directory,
+    }
 }
 
 /// The text for `sapi_module.ini_entries`, which PHP parses like php.ini and lets win over it.
@@ -55,12 +67,21 @@ mod tests {
             define("a", "\"b c\""),
             define("empty", ""),
         ]);
-        assert_eq!(text, "memory_limit=256M\nerror_log=\"/tmp/x.log\"\na=\"b c\"\nempty=\n");
+        assert_eq!(
+            text,
+            "memory_limit=256M\nerror_log=\"/tmp/x.log\"\na=\"b c\"\nempty=\n"
+        );
     }
 
     #[test]
     fn a_php_that_is_not_debians_keeps_its_own_directories() {
         let location = locate(&IniConfig::default(), Path::new("/opt/php/etc"));
-        assert_eq!(location, IniLocation { file_or_directory: None, scan_directory: None });
+        assert_eq!(
+            location,
+            IniLocation {
+                file_or_directory: None,
+                scan_directory: None
+            }
+        );
     }
 }

@@ -78,8 +78,16 @@ impl Engine {
     /// [`EngineError::Startup`] when PHP refuses its configuration.
     pub(crate) fn start(ini: &IniConfig, log: LogFunction) -> Result<Self, EngineError> {
         let location = ini::locate(ini, Path::new(compiled_ini_directory()));
-        let path = location.file_or_directory.as_deref().map(|p| c_string(p.as_os_str(), "the php.ini path")).transpose()?;
-        let scan = location.scan_directory.as_deref().map(|p| c_string(p.as_os_str(), "conf.d")).transpose()?;
+        let path = location
+            .file_or_directory
+            .as_deref()
+            .map(|p| c_string(p.as_os_str(), "the php.ini path"))
+            .transpose()?;
+        let scan = location
+            .scan_directory
+            .as_deref()
+            .map(|p| c_string(p.as_os_str(), "conf.d"))
+            .transpose()?;
         let mut text = ini::entries(&ini.defines);
         if cfg!(php_zts) {
             // See `RestartGuard`: a restart stays pending, rather than kill "stuck" readers that we keep on purpose.
@@ -88,6 +96,9 @@ impl Engine {
         let entries = c_string(OsStr::new(&text), "a -d setting")?;
         let directory = env::current_dir().unwrap_or_else(|_| "/".into());
         let directory = c_string(directory.as_os_str(), "the working directory")?;
+
+        let executable = env::current_exe().unwrap_or_default();
+        let executable = c_string(executable.as_os_str(), "the program's path")?;
 
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(EngineError::AlreadyStarted);
@@ -98,6 +109,7 @@ impl Engine {
             ini_path: path.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
             scan_path: scan.as_ref().map_or(ptr::null(), |scan| scan.as_ptr()),
             ini_entries: entries.as_ptr(),
+            executable: executable.as_ptr(),
             directory: directory.as_ptr(),
             no_ini: ini.no_ini,
         };
@@ -108,7 +120,12 @@ impl Engine {
         }
         // SAFETY: module startup is done, so the settings exist.
         let settings = unsafe { ffi::fe_php_read_cgi_settings() };
-        Ok(Self { cgi: CgiSettings { fix_pathinfo: settings.fix_pathinfo, discard_path: settings.discard_path } })
+        Ok(Self {
+            cgi: CgiSettings {
+                fix_pathinfo: settings.fix_pathinfo,
+                discard_path: settings.discard_path,
+            },
+        })
     }
 
     /// Values of `cgi.*` as they were at the start; they are PHP_INI_SYSTEM, so no request changes them.
@@ -123,6 +140,13 @@ impl Engine {
         unsafe { ffi::fe_php_after_fork() };
     }
 
+    /// Takes the environment away from scripts, as php-fpm's `clear_env` does by default, all but `USER` and `HOME`. For a
+    /// worker process that has no other thread yet.
+    pub(crate) fn clear_environment(&self) {
+        // SAFETY: changes environ while no other thread can read it.
+        unsafe { ffi::fe_php_clear_environment() };
+    }
+
     /// From now on a crash of this process writes a PHP backtrace to `descriptor` first.
     pub(crate) fn report_crashes(&self, descriptor: i32, pool: &str) {
         let pool = CString::new(pool).unwrap_or_default();
@@ -135,7 +159,6 @@ impl Engine {
         // SAFETY: PHP is started.
         unsafe { ffi::fe_php_has_opcache() }
     }
-
 }
 
 impl Drop for Engine {
@@ -163,8 +186,10 @@ pub(crate) fn block_signals() {
 
 /// PHP's version: `8.2.35`.
 pub(crate) fn php_version() -> &'static str {
-    // SAFETY: answers a constant, NUL-terminated string.
-    let version = unsafe { CStr::from_ptr(ffi::fe_php_version()) };
+    // SAFETY: answers a constant.
+    let version = unsafe { ffi::fe_php_version() };
+    // SAFETY: the constant is NUL-terminated.
+    let version = unsafe { CStr::from_ptr(version) };
     version.to_str().unwrap_or("unknown")
 }
 
@@ -174,8 +199,10 @@ pub(crate) const fn is_zts() -> bool {
 }
 
 fn compiled_ini_directory() -> &'static OsStr {
-    // SAFETY: answers a constant, NUL-terminated string.
-    let directory = unsafe { CStr::from_ptr(ffi::fe_php_compiled_ini_directory()) };
+    // SAFETY: answers a constant.
+    let directory = unsafe { ffi::fe_php_compiled_ini_directory() };
+    // SAFETY: the constant is NUL-terminated.
+    let directory = unsafe { CStr::from_ptr(directory) };
     OsStr::from_bytes(directory.to_bytes())
 }
 

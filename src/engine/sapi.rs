@@ -25,7 +25,11 @@ const OK: c_int = 0;
 const GONE: c_int = -1;
 
 /// Runs `action` on the context behind `pointer`; `failed` stands for no context, or a panic.
-fn with_context<T>(pointer: *mut c_void, failed: T, action: impl FnOnce(&mut RequestContext<'_>) -> T) -> T {
+fn with_context<T>(
+    pointer: *mut c_void,
+    failed: T,
+    action: impl FnOnce(&mut RequestContext<'_>) -> T,
+) -> T {
     // SAFETY: the pointer is null or the one that `execute` put in the request, whose context outlives the call and
     // is borrowed by nobody else on this thread while PHP runs.
     let Some(context) = (unsafe { pointer.cast::<RequestContext<'_>>().as_mut() }) else {
@@ -81,18 +85,32 @@ extern "C" fn send_headers(context: *mut c_void, head: *const ffi::fe_php_head) 
 }
 
 extern "C" fn write(context: *mut c_void, data: *const c_char, length: usize) -> c_int {
-    with_context(context, GONE, |context| match context.sink.write(lent(data, length)) {
-        Ok(()) => OK,
-        Err(_) => GONE,
+    with_context(context, GONE, |context| {
+        match context.sink.write(lent(data, length)) {
+            Ok(()) => OK,
+            Err(_) => GONE,
+        }
     })
 }
 
 extern "C" fn flush(context: *mut c_void) -> c_int {
-    with_context(context, GONE, |context| if context.sink.flush().is_ok() { OK } else { GONE })
+    with_context(context, GONE, |context| {
+        if context.sink.flush().is_ok() {
+            OK
+        } else {
+            GONE
+        }
+    })
 }
 
 extern "C" fn finish(context: *mut c_void) -> c_int {
-    with_context(context, GONE, |context| if context.sink.finish().is_ok() { OK } else { GONE })
+    with_context(context, GONE, |context| {
+        if context.sink.finish().is_ok() {
+            OK
+        } else {
+            GONE
+        }
+    })
 }
 
 extern "C" fn read_body(context: *mut c_void, buffer: *mut c_char, length: usize) -> usize {
@@ -105,7 +123,9 @@ extern "C" fn read_body(context: *mut c_void, buffer: *mut c_char, length: usize
 }
 
 extern "C" fn error(context: *mut c_void, message: *const c_char, length: usize) {
-    with_context(context, (), |context| context.sink.error(lent(message, length)));
+    with_context(context, (), |context| {
+        context.sink.error(lent(message, length));
+    });
 }
 
 extern "C" fn log(_context: *mut c_void, message: *const c_char, length: usize) {

@@ -12,7 +12,11 @@ use super::{Engine, EngineError};
 pub(crate) struct PhpThread {
     pub(super) strings: CStrings,
     pub(super) variables: Vec<ffi::fe_php_variable>,
+    /// `cgi.fix_pathinfo`
+    pub(super) fix_pathinfo: bool,
     kind: Kind,
+    /// Its place in crash reports.
+    watched: i32,
     /// PHP must not be shut down before its last thread is gone.
     _engine: Arc<Engine>,
     not_send: PhantomData<*mut ()>,
@@ -78,7 +82,11 @@ impl PhpThread {
     }
 
     fn new(kind: Kind, engine: &Arc<Engine>) -> Self {
+        // SAFETY: this thread has PHP's state, whose addresses the shim remembers until `drop`.
+        let watched = unsafe { ffi::fe_php_watch_this_thread() };
         Self {
+            fix_pathinfo: engine.cgi_settings().fix_pathinfo,
+            watched,
             strings: CStrings::default(),
             variables: Vec::new(),
             kind,
@@ -90,6 +98,8 @@ impl PhpThread {
 
 impl Drop for PhpThread {
     fn drop(&mut self) {
+        // SAFETY: the place is this thread's own.
+        unsafe { ffi::fe_php_unwatch_thread(self.watched) };
         if self.kind == Kind::Attached {
             // SAFETY: this thread was attached by `attach` and runs no request.
             unsafe { ffi::fe_php_thread_detach() };

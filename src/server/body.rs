@@ -32,8 +32,17 @@ struct State {
 
 impl BodyPipe {
     pub(super) fn new(start: Vec<u8>, output: Arc<Output>) -> Self {
-        let state = State { bytes: start.into(), ended: false, paused: false, abandoned: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), output }
+        let state = State {
+            bytes: start.into(),
+            ended: false,
+            paused: false,
+            abandoned: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            output,
+        }
     }
 
     /// Adds what the client sent, and stops reading the connection when that fills the pipe.
@@ -57,11 +66,6 @@ impl BodyPipe {
         self.changed.notify_one();
     }
 
-    /// Whether the end has come.
-    pub(super) fn is_ended(&self) -> bool {
-        self.state.lock().ended
-    }
-
     /// What nobody has read yet, for passing the request on before it has started.
     pub(super) fn unread(&self) -> Vec<u8> {
         self.state.lock().bytes.iter().copied().collect()
@@ -77,7 +81,10 @@ pub(super) struct BodyReader {
 
 impl BodyReader {
     pub(super) fn new(pipe: Arc<BodyPipe>, before_waiting: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self { pipe, before_waiting }
+        Self {
+            pipe,
+            before_waiting,
+        }
     }
 }
 

@@ -65,7 +65,11 @@ enum State {
     /// A body that is to be whole before a worker is taken.
     Collecting(Box<Collecting>),
     /// In a queue, or running. `body`: what still streams to it.
-    Dispatched { exchange: Arc<Exchange>, body: Option<Arc<BodyPipe>>, stdin_ended: bool },
+    Dispatched {
+        exchange: Arc<Exchange>,
+        body: Option<Arc<BodyPipe>>,
+        stdin_ended: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -107,7 +111,11 @@ impl Connection {
     ///
     /// # Errors
     /// What the peer did wrong; the connection is to be closed.
-    pub(super) fn receive(&mut self, bytes: &[u8], around: &mut Surroundings<'_>) -> Result<(), FastcgiError> {
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), FastcgiError> {
         self.reap();
         if self.input.is_empty() {
             let mut rest = bytes;
@@ -147,9 +155,22 @@ impl Connection {
 
     /// Forgets requests whose answer is out, so that their ids can be used again.
     pub(super) fn reap(&mut self) {
-        let Self { open, decoder, close, unread, .. } = self;
+        let Self {
+            open,
+            decoder,
+            close,
+            unread,
+            ..
+        } = self;
         open.retain(|open| {
-            let State::Dispatched { exchange, stdin_ended, .. } = &open.state else { return true };
+            let State::Dispatched {
+                exchange,
+                stdin_ended,
+                ..
+            } = &open.state
+            else {
+                return true;
+            };
             if exchange.is_ended() {
                 decoder.end_request(open.id);
                 *close |= !open.keep_conn;
@@ -162,7 +183,26 @@ impl Connection {
 
     /// Whether nothing runs and nothing is queued for it.
     pub(super) fn is_quiet(&self) -> bool {
-        !self.open.iter().any(|open| matches!(open.state, State::Dispatched { .. }))
+        !self
+            .open
+            .iter()
+            .any(|open| matches!(open.state, State::Dispatched { .. }))
+    }
+
+    /// Records that ask a sibling process for `job`, which shares this connection with others. `None` for a request
+    /// whose body still streams in: it stays here.
+    pub(super) fn relayed(job: &Job) -> Option<Vec<u8>> {
+        let id = job.exchange.id();
+        let mut bytes = Vec::new();
+        encoder::push_begin_request(&mut bytes, id, Role::Responder, false);
+        encoder::push_params(&mut bytes, id, &job.variables);
+        match &job.body {
+            Body::Empty => {}
+            Body::Complete(body) => push_stdin(&mut bytes, id, body),
+            Body::Stream(_) => return None,
+        }
+        push_stdin_end(&mut bytes, id);
+        Some(bytes)
     }
 
     /// Whether a sibling process has owned it before.
@@ -170,9 +210,27 @@ impl Connection {
         self.passed_on
     }
 
+    /// Whether it has one request, which has been read to its end.
+    pub(super) fn is_received(&self) -> bool {
+        self.input.is_empty()
+            && matches!(
+                self.open.as_slice(),
+                [Open {
+                    state: State::Dispatched {
+                        stdin_ended: true,
+                        ..
+                    },
+                    ..
+                }]
+            )
+    }
+
     /// Number of requests that are queued or running.
     pub(super) fn dispatched(&self) -> usize {
-        self.open.iter().filter(|open| matches!(open.state, State::Dispatched { .. })).count()
+        self.open
+            .iter()
+            .filter(|open| matches!(open.state, State::Dispatched { .. }))
+            .count()
     }
 
     /// Whether it has served its purpose and all that was to be sent has left.
@@ -201,7 +259,9 @@ impl Connection {
                     encoder::push_params(&mut bytes, open.id, &collecting.variables);
                     push_stdin(&mut bytes, open.id, &collecting.body);
                 }
-                State::Dispatched { body, stdin_ended, .. } => {
+                State::Dispatched {
+                    body, stdin_ended, ..
+                } => {
                     let Some(job) = job.take() else { continue };
                     encoder::push_begin_request(&mut bytes, open.id, open.role, open.keep_conn);
                     encoder::push_params(&mut bytes, open.id, &job.variables);
@@ -223,14 +283,28 @@ impl Connection {
         bytes
     }
 
-    fn decode(&mut self, rest: &mut &[u8], around: &mut Surroundings<'_>) -> Result<(), FastcgiError> {
+    fn decode(
+        &mut self,
+        rest: &mut &[u8],
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), FastcgiError> {
         while let Some(event) = self.decoder.decode(rest)? {
             match event {
                 Event::Begin { id } => {
                     self.reap_id(id);
-                    self.open.push(Open { id, keep_conn: true, role: Role::Responder, state: State::Params });
+                    self.open.push(Open {
+                        id,
+                        keep_conn: true,
+                        role: Role::Responder,
+                        state: State::Params,
+                    });
                 }
-                Event::Request { id, keep_conn, role, variables } => self.request(id, keep_conn, role, variables, around),
+                Event::Request {
+                    id,
+                    keep_conn,
+                    role,
+                    variables,
+                } => self.request(id, keep_conn, role, variables, around),
                 Event::Stdin { id, data } => self.stdin(id, data, around),
                 Event::StdinEnd { id } => self.stdin_end(id, around),
                 Event::Abort { id } => self.abort(id, around),
@@ -250,8 +324,12 @@ impl Connection {
                     encoder::push_unknown_type(&mut bytes, kind);
                     self.answer(&bytes);
                 }
-                Event::UnknownRole { id, keep_conn, .. } => self.refuse(id, keep_conn, ProtocolStatus::UnknownRole),
-                Event::TooManyRequests { id, keep_conn } => self.refuse(id, keep_conn, ProtocolStatus::Overloaded),
+                Event::UnknownRole { id, keep_conn, .. } => {
+                    self.refuse(id, keep_conn, ProtocolStatus::UnknownRole);
+                }
+                Event::TooManyRequests { id, keep_conn } => {
+                    self.refuse(id, keep_conn, ProtocolStatus::Overloaded);
+                }
             }
         }
         Ok(())
@@ -271,7 +349,9 @@ impl Connection {
         around: &mut Surroundings<'_>,
     ) {
         let declared = variables.get(b"CONTENT_LENGTH").and_then(parse_length);
-        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return };
+        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else {
+            return;
+        };
         open.keep_conn = keep_conn;
         open.role = role;
         if declared == Some(0) {
@@ -279,24 +359,36 @@ impl Connection {
         } else if declared.is_some_and(|length| length > around.limits.body_buffer as u64) {
             self.stream(id, variables, Vec::new(), around);
         } else {
-            open.state = State::Collecting(Box::new(Collecting { variables, body: Vec::new(), declared }));
+            open.state = State::Collecting(Box::new(Collecting {
+                variables,
+                body: Vec::new(),
+                declared,
+            }));
         }
     }
 
     fn stdin(&mut self, id: u16, data: &[u8], around: &mut Surroundings<'_>) {
-        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return };
+        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else {
+            return;
+        };
         match &mut open.state {
             State::Collecting(collecting) => {
                 collecting.body.extend_from_slice(data);
                 *around.held += data.len();
                 let length = collecting.body.len();
-                if collecting.declared.is_some_and(|declared| length as u64 >= declared) {
+                if collecting
+                    .declared
+                    .is_some_and(|declared| length as u64 >= declared)
+                {
                     self.complete(id, false, around);
                 } else if length > around.limits.body_buffer
                     || *around.held > around.limits.body_buffer.saturating_mul(HELD_BODIES)
                 {
                     let collecting = self.take_collecting(id, around);
-                    if let Some(Collecting { variables, body, .. }) = collecting {
+                    if let Some(Collecting {
+                        variables, body, ..
+                    }) = collecting
+                    {
                         self.stream(id, variables, body, around);
                     }
                 } else {
@@ -304,17 +396,23 @@ impl Connection {
                     self.deadline = Some(around.now + around.limits.request_header_timeout);
                 }
             }
-            State::Dispatched { body: Some(pipe), .. } => pipe.fill(data),
+            State::Dispatched {
+                body: Some(pipe), ..
+            } => pipe.fill(data),
             // More than CONTENT_LENGTH said: nobody reads it.
             State::Dispatched { body: None, .. } | State::Params => {}
         }
     }
 
     fn stdin_end(&mut self, id: u16, around: &mut Surroundings<'_>) {
-        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return };
+        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else {
+            return;
+        };
         match &mut open.state {
             State::Collecting(_) => self.complete(id, true, around),
-            State::Dispatched { body, stdin_ended, .. } => {
+            State::Dispatched {
+                body, stdin_ended, ..
+            } => {
                 *stdin_ended = true;
                 if let Some(pipe) = body {
                     pipe.end();
@@ -325,7 +423,9 @@ impl Connection {
     }
 
     fn abort(&mut self, id: u16, around: &mut Surroundings<'_>) {
-        let Some(open) = self.open.iter().find(|open| open.id == id) else { return };
+        let Some(open) = self.open.iter().find(|open| open.id == id) else {
+            return;
+        };
         if let State::Dispatched { exchange, body, .. } = &open.state {
             exchange.abort();
             if let Some(pipe) = body {
@@ -347,22 +447,34 @@ impl Connection {
             State::Collecting(collecting)
                 if collecting.declared.is_none()
                     && collecting.body.is_empty()
-                    && matches!(collecting.variables.get(b"REQUEST_METHOD"), Some(b"GET" | b"HEAD") | None) =>
+                    && matches!(
+                        collecting.variables.get(b"REQUEST_METHOD"),
+                        Some(b"GET" | b"HEAD") | None
+                    ) =>
             {
                 Some(open.id)
             }
             _ => None,
         });
         if let Some(id) = waiting
-            && let Some(Collecting { variables, body, .. }) = self.take_collecting(id, around)
+            && let Some(Collecting {
+                variables, body, ..
+            }) = self.take_collecting(id, around)
         {
             self.stream(id, variables, body, around);
         }
     }
 
     fn complete(&mut self, id: u16, stdin_ended: bool, around: &mut Surroundings<'_>) {
-        if let Some(Collecting { variables, body, .. }) = self.take_collecting(id, around) {
-            let body = if body.is_empty() { Body::Empty } else { Body::Complete(body) };
+        if let Some(Collecting {
+            variables, body, ..
+        }) = self.take_collecting(id, around)
+        {
+            let body = if body.is_empty() {
+                Body::Empty
+            } else {
+                Body::Complete(body)
+            };
             self.dispatch(id, variables, body, None, stdin_ended, around);
         }
     }
@@ -381,10 +493,23 @@ impl Connection {
         }
     }
 
-    fn stream(&mut self, id: u16, variables: Variables, start: Vec<u8>, around: &mut Surroundings<'_>) {
+    fn stream(
+        &mut self,
+        id: u16,
+        variables: Variables,
+        start: Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
         let pipe = Arc::new(BodyPipe::new(start, Arc::clone(&self.output)));
         let reader = BodyReader::new(Arc::clone(&pipe), Arc::clone(around.before_waiting));
-        self.dispatch(id, variables, Body::Stream(Box::new(reader)), Some(pipe), false, around);
+        self.dispatch(
+            id,
+            variables,
+            Body::Stream(Box::new(reader)),
+            Some(pipe),
+            false,
+            around,
+        );
     }
 
     fn dispatch(
@@ -398,13 +523,26 @@ impl Connection {
     ) {
         let exchange = Arc::new(Exchange::new(Arc::clone(&self.output), id));
         if let Some(open) = self.open.iter_mut().find(|open| open.id == id) {
-            open.state = State::Dispatched { exchange: Arc::clone(&exchange), body: pipe, stdin_ended };
+            open.state = State::Dispatched {
+                exchange: Arc::clone(&exchange),
+                body: pipe,
+                stdin_ended,
+            };
         }
-        around.ready.push(Job { token: around.token, exchange, variables, body, keep_conn: self.keeps(id) });
+        around.ready.push(Job {
+            token: around.token,
+            exchange,
+            variables,
+            body,
+            keep_conn: self.keeps(id),
+        });
     }
 
     fn keeps(&self, id: u16) -> bool {
-        self.open.iter().find(|open| open.id == id).is_some_and(|open| open.keep_conn)
+        self.open
+            .iter()
+            .find(|open| open.id == id)
+            .is_some_and(|open| open.keep_conn)
     }
 
     /// Answers a request that never becomes one.
@@ -413,6 +551,8 @@ impl Connection {
         encoder::push_end_request(&mut bytes, id, 0, status);
         self.answer(&bytes);
         self.close |= !keep_conn;
+        // The rest of it may still be on its way.
+        self.unread |= !keep_conn;
     }
 
     fn answer(&self, bytes: &[u8]) {
@@ -421,10 +561,20 @@ impl Connection {
     }
 
     fn watch_clock(&mut self, around: &Surroundings<'_>) {
-        let incomplete =
-            !self.input.is_empty() || self.open.iter().any(|open| !matches!(open.state, State::Dispatched { .. }));
+        let incomplete = !self.input.is_empty()
+            || self
+                .open
+                .iter()
+                .any(|open| !matches!(open.state, State::Dispatched { .. }));
         let streaming = self.open.iter().any(|open| {
-            matches!(&open.state, State::Dispatched { body: Some(_), stdin_ended: false, .. })
+            matches!(
+                &open.state,
+                State::Dispatched {
+                    body: Some(_),
+                    stdin_ended: false,
+                    ..
+                }
+            )
         });
         if !incomplete || streaming {
             self.deadline = None;
@@ -445,7 +595,12 @@ fn push_stdin(out: &mut Vec<u8>, id: u16, data: &[u8]) {
 }
 
 fn push_stdin_end(out: &mut Vec<u8>, id: u16) {
-    out.extend_from_slice(&encoder::header(crate::fastcgi::RecordType::Stdin, id, 0, 0));
+    out.extend_from_slice(&encoder::header(
+        crate::fastcgi::RecordType::Stdin,
+        id,
+        0,
+        0,
+    ));
 }
 
 /// A plain number; anything else leaves the length open, and the end of FCGI_STDIN decides.

@@ -30,6 +30,7 @@ use super::exchange::Exchange;
 use super::job::Job;
 use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
+use crate::config::Limits;
 use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child};
 use crate::log;
 use crate::scoreboard::Slot;
@@ -76,15 +77,20 @@ pub(crate) fn run_inline(
     });
     let helper = {
         let shared = Arc::clone(&shared);
-        thread::Builder::new().name("fe-php helper".to_owned()).stack_size(256 << 10).spawn(move || {
-            block_signals();
-            help(&shared);
-        })
+        thread::Builder::new()
+            .name("fe-php helper".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                block_signals();
+                help(&shared);
+            })
     };
     let helper = match helper {
         Ok(helper) => helper,
         Err(error) => {
-            log::error(format_args!("a worker process cannot start its helper thread: {error}"));
+            log::error(format_args!(
+                "a worker process cannot start its helper thread: {error}"
+            ));
             return 1;
         }
     };
@@ -134,12 +140,14 @@ fn help(shared: &Shared) {
     let mut quiet = 0;
     while !shared.stop.load(Ordering::SeqCst) {
         let sequence = shared.sequence.load(Ordering::SeqCst);
-        if sequence % 2 == 0 {
+        if sequence.is_multiple_of(2) {
             quiet += 1;
             if quiet > GLANCES {
                 shared.asleep.store(true, Ordering::SeqCst);
                 // Between the last look and the store a request may have begun, which would not unpark us.
-                if shared.sequence.load(Ordering::SeqCst) == sequence && !shared.stop.load(Ordering::SeqCst) {
+                if shared.sequence.load(Ordering::SeqCst) == sequence
+                    && !shared.stop.load(Ordering::SeqCst)
+                {
                     thread::park();
                 }
                 shared.asleep.store(false, Ordering::SeqCst);
@@ -196,15 +204,20 @@ pub(crate) fn run_threads(
     threads: u32,
     slot: &Slot,
     settings: &ScriptSettings,
+    limits: &Limits,
     on_restart_pending: &(dyn Fn() + Sync),
 ) -> i32 {
     let (sender, receiver) = unbounded::<Job>();
     let (done_sender, done) = unbounded::<(u64, Arc<Exchange>)>();
+    let draining = AtomicBool::new(false);
     thread::scope(|scope| {
+        let draining = &draining;
         for number in 0..threads {
             let receiver: Receiver<Job> = receiver.clone();
             let done = done_sender.clone();
-            let builder = thread::Builder::new().name(format!("php {number}")).stack_size(PHP_STACK);
+            let builder = thread::Builder::new()
+                .name(format!("php {number}"))
+                .stack_size(PHP_STACK);
             let spawned = builder.spawn_scoped(scope, move || {
                 let mut php = match PhpThread::attach(engine) {
                     Ok(php) => php,
@@ -224,7 +237,9 @@ pub(crate) fn run_threads(
                         exit_forked_child(outcome.exit_status);
                     }
                     slot.request_finished();
-                    let attention = !keep_conn || exchange.output().needs_attention();
+                    let attention = !keep_conn
+                        || draining.load(Ordering::Relaxed)
+                        || exchange.output().needs_attention();
                     // The reactor lives longer than its PHP threads.
                     let _ = done.send((token, exchange));
                     if attention {
@@ -236,7 +251,9 @@ pub(crate) fn run_threads(
                 }
             });
             if let Err(error) = spawned {
-                log::error(format_args!("PHP thread {number} cannot be started: {error}"));
+                log::error(format_args!(
+                    "PHP thread {number} cannot be started: {error}"
+                ));
             }
         }
         block_signals();
@@ -246,6 +263,10 @@ pub(crate) fn run_threads(
                 reactor.finish(token, &exchange);
             }
             while let Some(job) = reactor.next_job() {
+                if sender.len() + slot.running() as usize >= (threads + limits.queue) as usize {
+                    reactor.overload(job);
+                    continue;
+                }
                 // PHP threads hold receivers until the sender is gone.
                 let _ = sender.send(job);
             }
@@ -253,6 +274,9 @@ pub(crate) fn run_threads(
                 break;
             }
             reactor.turn(None);
+            if reactor.is_draining() {
+                draining.store(true, Ordering::Relaxed);
+            }
         }
         drop(sender);
     });
@@ -271,7 +295,10 @@ struct RestartWatch {
 
 impl RestartWatch {
     fn new(_number: u32) -> Self {
-        Self { last: Some(std::time::Instant::now()), told: false }
+        Self {
+            last: Some(std::time::Instant::now()),
+            told: false,
+        }
     }
 
     fn is_pending(&mut self, php: &mut PhpThread) -> bool {

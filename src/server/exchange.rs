@@ -51,6 +51,10 @@ impl Exchange {
         }
     }
 
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
     pub(crate) fn output(&self) -> &Arc<Output> {
         &self.output
     }
@@ -102,7 +106,11 @@ impl Exchange {
                 self.send(&mut response, wait)?;
             }
         }
-        if self.is_gone() { Err(ClientGone) } else { Ok(()) }
+        if self.is_gone() {
+            Err(ClientGone)
+        } else {
+            Ok(())
+        }
     }
 
     fn send(&self, response: &mut Response, wait: bool) -> Result<(), ClientGone> {
@@ -119,6 +127,17 @@ impl Exchange {
         sent
     }
 
+    /// Passes on a piece of an answer that another process makes, at once.
+    pub(crate) fn forward(&self, kind: RecordType, data: &[u8]) -> Result<(), ClientGone> {
+        self.push(kind, data, false)?;
+        let mut response = self.response.lock();
+        if response.wire.is_empty() {
+            Ok(())
+        } else {
+            self.send(&mut response, false)
+        }
+    }
+
     /// Whether nobody waits for the answer any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.aborted.load(Ordering::Relaxed) || self.output.is_broken()
@@ -132,7 +151,9 @@ impl Exchange {
         }
         response.close_record();
         if status == ProtocolStatus::RequestComplete {
-            response.wire.extend_from_slice(&encoder::header(RecordType::Stdout, self.id, 0, 0));
+            response
+                .wire
+                .extend_from_slice(&encoder::header(RecordType::Stdout, self.id, 0, 0));
         }
         encoder::push_end_request(&mut response.wire, self.id, 0, status);
         // Before the bytes: the peer may use the id again as soon as it has them.
@@ -154,7 +175,8 @@ impl Response {
             self.close_record();
         }
         self.open = Some((self.wire.len(), kind));
-        self.wire.extend_from_slice(&encoder::header(kind, id, 0, 0));
+        self.wire
+            .extend_from_slice(&encoder::header(kind, id, 0, 0));
         RECORD_CONTENT
     }
 
@@ -200,7 +222,11 @@ impl ResponseSink for FastcgiSink {
             return Ok(());
         }
         if response.wire.is_empty() {
-            return if self.exchange.is_gone() { Err(ClientGone) } else { Ok(()) };
+            return if self.exchange.is_gone() {
+                Err(ClientGone)
+            } else {
+                Ok(())
+            };
         }
         self.exchange.send(&mut response, true)
     }
@@ -221,4 +247,3 @@ impl Drop for FastcgiSink {
         let _ = self.exchange.end(ProtocolStatus::RequestComplete);
     }
 }
-

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// Bytes that travel in the message itself.
@@ -36,7 +36,12 @@ pub(crate) struct Parcel {
 ///
 /// # Errors
 /// `AGAIN` when the channel is full: the caller keeps the connection and tries again later.
-pub(crate) fn send(channel: BorrowedFd<'_>, socket: BorrowedFd<'_>, bytes: &[u8], queued: bool) -> Result<(), Errno> {
+pub(crate) fn send(
+    channel: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    queued: bool,
+) -> Result<(), Errno> {
     let mut header = [0; HEADER];
     header[0] = FORMAT;
     header[1] = u8::from(queued);
@@ -47,7 +52,11 @@ pub(crate) fn send(channel: BorrowedFd<'_>, socket: BorrowedFd<'_>, bytes: &[u8]
         memory = in_memory(bytes)?;
         descriptors.push(memory.as_fd());
         inline = &[];
-        header[2..].copy_from_slice(&u64::try_from(bytes.len()).map_err(|_| Errno::TOOBIG)?.to_be_bytes());
+        header[2..].copy_from_slice(
+            &u64::try_from(bytes.len())
+                .map_err(|_| Errno::TOOBIG)?
+                .to_be_bytes(),
+        );
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -56,7 +65,12 @@ pub(crate) fn send(channel: BorrowedFd<'_>, socket: BorrowedFd<'_>, bytes: &[u8]
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     loop {
-        match sendmsg(channel, &[IoSlice::new(&header), IoSlice::new(inline)], &mut control, flags) {
+        match sendmsg(
+            channel,
+            &[IoSlice::new(&header), IoSlice::new(inline)],
+            &mut control,
+            flags,
+        ) {
             Err(Errno::INTR) => {}
             result => return result.map(|_| ()),
         }
@@ -100,7 +114,11 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
         let memory = descriptors.pop().ok_or(Errno::PROTO)?;
         bytes = read_memory(&memory, in_memory)?;
     }
-    Ok(Some(Parcel { socket, bytes, queued: header[1] != 0 }))
+    Ok(Some(Parcel {
+        socket,
+        bytes,
+        queued: header[1] != 0,
+    }))
 }
 
 fn in_memory(bytes: &[u8]) -> Result<OwnedFd, Errno> {
@@ -140,12 +158,19 @@ mod tests {
     use super::*;
 
     fn round_trip(bytes: &[u8]) {
-        let (sender, receiver) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socketpair");
+        let (sender, receiver) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("socketpair");
         let (mut client, server) = UnixStream::pair().expect("pair");
         send(sender.as_fd(), server.as_fd(), bytes, true).expect("send");
         drop(server);
-        let parcel = receive(receiver.as_fd()).expect("receive").expect("a parcel");
+        let parcel = receive(receiver.as_fd())
+            .expect("receive")
+            .expect("a parcel");
         assert_eq!(parcel.bytes, bytes);
         assert!(parcel.queued);
         let mut passed = UnixStream::from(parcel.socket);

@@ -1,5 +1,8 @@
 //! A request that is ready to run, on its way to a PHP thread.
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::exchange::{Exchange, FastcgiSink};
@@ -23,15 +26,33 @@ pub(crate) struct Job {
 impl Job {
     /// Runs it on this thread; returns when PHP has shut the request down.
     pub(crate) fn run(self, thread: &mut PhpThread, settings: &ScriptSettings) -> Outcome {
-        let Self { exchange, mut variables, body, .. } = self;
+        let Self {
+            exchange,
+            mut variables,
+            body,
+            ..
+        } = self;
         let script = resolve(&mut variables, settings);
+        let body = body_file(&variables).unwrap_or(body);
         let mut sink = FastcgiSink::new(exchange);
-        let outcome = execute(thread, Request { variables, script, body }, &mut sink);
+        let outcome = execute(
+            thread,
+            Request {
+                variables,
+                script,
+                body,
+            },
+            &mut sink,
+        );
         if let Some(panic) = &outcome.panic {
-            log::error(format_args!("a panic while answering a request, which has been cut short: {panic}"));
+            log::error(format_args!(
+                "a panic while answering a request, which has been cut short: {panic}"
+            ));
         }
         if outcome.startup_failed {
-            log::error(format_args!("php_request_startup failed; the request was answered with an empty page"));
+            log::error(format_args!(
+                "php_request_startup failed; the request was answered with an empty page"
+            ));
         }
         outcome
     }
@@ -39,5 +60,22 @@ impl Job {
     /// Answers without running it.
     pub(super) fn refuse(self, status: ProtocolStatus) {
         let _ = self.exchange.end(status);
+    }
+}
+
+/// The file that holds the body when the web server has stored it (nginx's `fastcgi_request_body_file`), as php-fpm reads it.
+fn body_file(variables: &Variables) -> Option<Body> {
+    let name = variables
+        .get(b"REQUEST_BODY_FILE")
+        .filter(|name| !name.is_empty())?;
+    match File::open(OsStr::from_bytes(name)) {
+        Ok(file) => Some(Body::Stream(Box::new(file))),
+        Err(error) => {
+            let name = String::from_utf8_lossy(name);
+            log::warning(format_args!(
+                "REQUEST_BODY_FILE: {name} cannot be opened: {error}; the body is empty"
+            ));
+            Some(Body::Empty)
+        }
     }
 }

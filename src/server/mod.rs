@@ -20,6 +20,7 @@ mod handover;
 mod job;
 mod output;
 mod reactor;
+mod relay;
 mod script;
 mod status_line;
 
@@ -37,9 +38,13 @@ pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
 }
 
 fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::Error>> {
+    worker.engine.clear_environment();
     worker.engine.after_fork();
     worker.engine.report_crashes(2, &worker.config.name);
-    let wake = Arc::new(high_fd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+    let wake = Arc::new(high_fd(eventfd(
+        0,
+        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+    )?));
     let settings = script::ScriptSettings::from(worker.engine.cgi_settings());
     let helper = Arc::new(driver::HelperSlot::default());
     let before_waiting: driver::Alarm = if is_zts() {
@@ -52,7 +57,17 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     let quit = quit_signal()?;
     let slot = worker.slot.clone();
     worker.serving();
-    let WorkerProcess { config, threads, engine, scoreboard, listeners, handover, drain, reports, .. } = worker;
+    let WorkerProcess {
+        config,
+        threads,
+        engine,
+        scoreboard,
+        listeners,
+        handover,
+        drain,
+        reports,
+        ..
+    } = worker;
     let reactor = reactor::Reactor::new(reactor::Sources {
         listeners,
         handover_send: handover.send,
@@ -62,17 +77,28 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         wake: Arc::clone(&wake),
         scoreboard,
         slot: slot.clone(),
-        limits: config.limits,
+        limits: config.limits.clone(),
         capacity: threads,
         siblings: !is_zts(),
         before_waiting,
     })?;
     if is_zts() {
         let on_pending = || reports.send(WorkerMessage::OpcacheRestartPending);
-        Ok(driver::run_threads(reactor, &wake, &engine, threads, &slot, &settings, &on_pending))
+        Ok(driver::run_threads(
+            reactor,
+            &wake,
+            &engine,
+            threads,
+            &slot,
+            &settings,
+            &config.limits,
+            &on_pending,
+        ))
     } else {
         let php = PhpThread::startup_thread(&engine)?;
-        Ok(driver::run_inline(reactor, wake, &helper, php, &slot, &settings))
+        Ok(driver::run_inline(
+            reactor, wake, &helper, php, &slot, &settings,
+        ))
     }
 }
 

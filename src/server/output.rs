@@ -50,7 +50,12 @@ impl Output {
             socket,
             limit,
             broken: AtomicBool::new(false),
-            state: Mutex::new(State { pending: Vec::new(), sent: 0, registration: None, reading: true }),
+            state: Mutex::new(State {
+                pending: Vec::new(),
+                sent: 0,
+                registration: None,
+                reading: true,
+            }),
         }
     }
 
@@ -99,6 +104,12 @@ impl Output {
         state.pending.is_empty() || self.is_broken()
     }
 
+    /// Whether more is queued than the limit allows.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        let state = self.state.lock();
+        state.pending.len() - state.sent > self.limit
+    }
+
     /// Whether the reactor would not hear of this connection by itself, or still has to write for it.
     pub(crate) fn needs_attention(&self) -> bool {
         let state = self.state.lock();
@@ -111,7 +122,11 @@ impl Output {
         if state.registration.is_none() {
             let interest = state.interest();
             epoll::add(&**epoll, &self.socket, EventData::new_u64(token), interest)?;
-            state.registration = Some(Registration { epoll: Arc::clone(epoll), token, interest });
+            state.registration = Some(Registration {
+                epoll: Arc::clone(epoll),
+                token,
+                interest,
+            });
         }
         Ok(())
     }
@@ -146,7 +161,11 @@ impl Output {
         let mut rest = records;
         if state.pending.is_empty() {
             while !rest.is_empty() {
-                match send(&self.socket, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                match send(
+                    &self.socket,
+                    rest,
+                    SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+                ) {
                     Ok(sent) => rest = &rest[sent..],
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => break,
@@ -163,7 +182,11 @@ impl Output {
 
     fn flush_locked(&self, state: &mut State) -> Result<(), ClientGone> {
         while state.sent < state.pending.len() {
-            match send(&self.socket, &state.pending[state.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match send(
+                &self.socket,
+                &state.pending[state.sent..],
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
                 Ok(sent) => state.sent += sent,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -179,7 +202,11 @@ impl Output {
         state.pending = Vec::new();
         state.sent = 0;
         self.update_interest(state);
-        if self.is_broken() { Err(ClientGone) } else { Ok(()) }
+        if self.is_broken() {
+            Err(ClientGone)
+        } else {
+            Ok(())
+        }
     }
 
     fn fail(&self, state: &mut State) -> Result<(), ClientGone> {

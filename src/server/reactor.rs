@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 use rustix::net::{RecvFlags, Shutdown, SocketFlags, accept_with, recv};
 use slab::Slab;
@@ -25,6 +25,7 @@ use super::exchange::Exchange;
 use super::handover;
 use super::job::Job;
 use super::output::Output;
+use super::relay::{Progress, Relay};
 use crate::config::Limits;
 use crate::descriptor::high_fd;
 use crate::fastcgi::ProtocolStatus;
@@ -46,6 +47,7 @@ const HANDOVER: u64 = 1 << 41;
 const WAKE: u64 = 1 << 42;
 const DRAIN: u64 = 1 << 43;
 const QUIT: u64 = 1 << 44;
+const RELAY: u64 = 1 << 45;
 
 /// Everything a reactor is given.
 pub(crate) struct Sources {
@@ -78,6 +80,7 @@ pub(crate) struct Reactor {
     connections: Slab<Connection>,
     /// Connections that are only read until their peer closes them.
     lingering: VecDeque<(Instant, OwnedFd)>,
+    relays: Slab<Relay>,
     ready: VecDeque<Job>,
     new_jobs: Vec<Job>,
     /// Requests that run in this process, for ticks.
@@ -122,13 +125,36 @@ impl Reactor {
     /// The system's.
     pub(crate) fn new(sources: Sources) -> Result<Self, Errno> {
         let epoll = Arc::new(high_fd(epoll::create(CreateFlags::CLOEXEC)?));
-        epoll::add(&*epoll, &*sources.wake, EventData::new_u64(WAKE), EventFlags::IN)?;
-        epoll::add(&*epoll, sources.drain.as_fd(), EventData::new_u64(DRAIN), EventFlags::IN)?;
-        epoll::add(&*epoll, &sources.quit, EventData::new_u64(QUIT), EventFlags::IN)?;
+        epoll::add(
+            &*epoll,
+            &*sources.wake,
+            EventData::new_u64(WAKE),
+            EventFlags::IN,
+        )?;
+        epoll::add(
+            &*epoll,
+            sources.drain.as_fd(),
+            EventData::new_u64(DRAIN),
+            EventFlags::IN,
+        )?;
+        epoll::add(
+            &*epoll,
+            &sources.quit,
+            EventData::new_u64(QUIT),
+            EventFlags::IN,
+        )?;
         let limits = &sources.limits;
         let values: Vec<(&'static [u8], Vec<u8>)> = vec![
-            (b"FCGI_MAX_CONNS", limits.connections.to_string().into_bytes()),
-            (b"FCGI_MAX_REQS", (limits.queue.saturating_add(sources.capacity)).to_string().into_bytes()),
+            (
+                b"FCGI_MAX_CONNS",
+                limits.connections.to_string().into_bytes(),
+            ),
+            (
+                b"FCGI_MAX_REQS",
+                (limits.queue.saturating_add(sources.capacity))
+                    .to_string()
+                    .into_bytes(),
+            ),
             (b"FCGI_MPXS_CONNS", b"1".to_vec()),
         ];
         let now = Instant::now();
@@ -139,6 +165,7 @@ impl Reactor {
             values,
             connections: Slab::new(),
             lingering: VecDeque::new(),
+            relays: Slab::new(),
             ready: VecDeque::new(),
             new_jobs: Vec::new(),
             running: Vec::new(),
@@ -183,15 +210,16 @@ impl Reactor {
         }
     }
 
-    /// Requests that wait here.
-    pub(crate) fn queued(&self) -> usize {
-        self.ready.len()
-    }
-
     /// A request that [`next_job`](Self::next_job) gave out has been run.
     pub(crate) fn finish(&mut self, token: u64, exchange: &Arc<Exchange>) {
-        self.running.retain(|running| !Arc::ptr_eq(running, exchange));
+        self.running
+            .retain(|running| !Arc::ptr_eq(running, exchange));
         self.settle(token);
+    }
+
+    /// Whether this process is to exit, so that every finished request matters at once.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_some()
     }
 
     /// Whether this process is to exit and has nothing left to do.
@@ -200,7 +228,9 @@ impl Reactor {
         match self.drain_mode() {
             None => false,
             Some(Drain::HandOver) => empty,
-            Some(Drain::Close) => empty && !self.channel_is(PollFlags::IN, &self.sources.handover_receive),
+            Some(Drain::Close) => {
+                empty && !self.channel_is(PollFlags::IN, &self.sources.handover_receive)
+            }
         }
     }
 
@@ -240,6 +270,9 @@ impl Reactor {
                     let _ = epoll::delete(&*self.epoll, &self.sources.quit);
                 }
                 HANDOVER => idle_sources.0 = true,
+                token if token >= RELAY => {
+                    self.relay_event(usize::try_from(token - RELAY).unwrap_or(usize::MAX));
+                }
                 token if token >= LISTENER => idle_sources.1 = true,
                 token => self.connection_event(token, flags),
             }
@@ -268,10 +301,17 @@ impl Reactor {
         }
         let mut waiting = std::mem::take(&mut self.ready);
         while let Some(job) = waiting.pop_front() {
-            let Some(index) = self.index(job.token) else { continue };
+            let Some(index) = self.index(job.token) else {
+                continue;
+            };
             let connection = &self.connections[index];
-            if connection.dispatched() > 1 || !connection.output().is_flushed() {
-                // It shares its connection with a request that runs here.
+            if connection.dispatched() > 1 {
+                if let Err(job) = self.relay(job) {
+                    self.ready.push_back(job);
+                }
+                continue;
+            }
+            if !connection.output().is_flushed() {
                 self.ready.push_back(job);
                 continue;
             }
@@ -284,9 +324,88 @@ impl Reactor {
         self.ready.append(&mut waiting);
     }
 
+    /// Has a sibling run a request that shares its connection with one that runs here.
+    fn relay(&mut self, job: Job) -> Result<(), Job> {
+        let Some(bytes) = Connection::relayed(&job) else {
+            return Err(job);
+        };
+        if !self.channel_has_room() {
+            return Err(job);
+        }
+        let slot = &self.sources.slot;
+        if !slot.add_queued(self.sources.limits.queue) {
+            self.overload(job);
+            return Ok(());
+        }
+        let entry = self.relays.vacant_entry();
+        let token = RELAY + entry.key() as u64;
+        let sent = Relay::new(Arc::clone(&job.exchange), job.token).and_then(|(relay, theirs)| {
+            relay.register(&self.epoll, token)?;
+            handover::send(
+                self.sources.handover_send.as_fd(),
+                theirs.as_fd(),
+                &bytes,
+                true,
+            )?;
+            Ok(relay)
+        });
+        match sent {
+            Ok(relay) => {
+                entry.insert(relay);
+                // The pool has one connection more, which nobody owns while it is on its way.
+                let _ = slot.add_connection(u32::MAX);
+                slot.connection_handed_over();
+                slot.request_handed_over();
+                Ok(())
+            }
+            Err(error) => {
+                slot.remove_queued();
+                self.warn(&format!(
+                    "a request could not be passed to a sibling: {error}"
+                ));
+                Err(job)
+            }
+        }
+    }
+
+    fn relay_event(&mut self, index: usize) {
+        let Some(relay) = self.relays.get_mut(index) else {
+            return;
+        };
+        let progress = relay.read(&mut self.scratch);
+        if progress == Progress::Open {
+            relay.pace(&self.epoll, RELAY + index as u64);
+            return;
+        }
+        let connection = self.relays.remove(index).connection();
+        if progress == Progress::Lost {
+            self.warn("a sibling process ended while it answered a request of ours");
+        }
+        self.settle(connection);
+    }
+
+    fn look_after_relays(&mut self) {
+        let mut gone = Vec::new();
+        for (index, relay) in &mut self.relays {
+            if relay.is_gone() {
+                gone.push(index);
+            } else {
+                relay.pace(&self.epoll, RELAY + index as u64);
+            }
+        }
+        for index in gone {
+            let relay = self.relays.remove(index);
+            let connection = relay.connection();
+            relay.abandon();
+            self.settle(connection);
+        }
+    }
+
     /// Puts a connection into the hand-over channel, with the request on it that has not started.
     fn hand_over(&mut self, token: u64, job: Option<Job>) -> Result<(), Option<Job>> {
-        let Some(index) = self.index(token) else { return Ok(()) };
+        let Some(index) = self.index(token) else {
+            return Ok(());
+        };
         let connection = &self.connections[index];
         // `replay` disowns the job's exchange: only once there is room for it.
         if !self.channel_has_room() {
@@ -301,7 +420,12 @@ impl Reactor {
         }
         let bytes = connection.replay(job);
         connection.output().deregister();
-        match handover::send(self.sources.handover_send.as_fd(), connection.output().socket(), &bytes, counts) {
+        match handover::send(
+            self.sources.handover_send.as_fd(),
+            connection.output().socket(),
+            &bytes,
+            counts,
+        ) {
             Ok(()) => {
                 self.sources.slot.connection_handed_over();
                 if counts {
@@ -316,7 +440,9 @@ impl Reactor {
                 if counts {
                     self.sources.slot.remove_queued();
                 }
-                self.warn(&format!("a connection could not be handed over and is closed: {error}"));
+                self.warn(&format!(
+                    "a connection could not be handed over and is closed: {error}"
+                ));
                 self.remove(index);
                 Ok(())
             }
@@ -329,11 +455,16 @@ impl Reactor {
 
     fn channel_is(&self, flags: PollFlags, channel: &OwnedFd) -> bool {
         let mut wanted = [PollFd::new(channel, flags)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         matches!(poll(&mut wanted, Some(&now)), Ok(1)) && wanted[0].revents().contains(flags)
     }
 
-    fn overload(&mut self, job: Job) {
+    /// Refuses a request that [`next_job`](Self::next_job) gave out, for want of room.
+    pub(crate) fn overload(&mut self, job: Job) {
+        self.running.retain(|running| !Arc::ptr_eq(running, &job.exchange));
         self.warn(&format!(
             "the queue is full (--queue {}): requests are answered FCGI_OVERLOADED; raise --workers or --queue",
             self.sources.limits.queue
@@ -354,7 +485,9 @@ impl Reactor {
                 self.adopt(parcel.socket, &parcel.bytes, true);
             }
             Ok(None) => {} // a sibling was faster
-            Err(error) => self.warn(&format!("a connection was lost on its way from a sibling: {error}")),
+            Err(error) => self.warn(&format!(
+                "a connection was lost on its way from a sibling: {error}"
+            )),
         }
     }
 
@@ -393,27 +526,43 @@ impl Reactor {
 
     /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already.
     fn adopt(&mut self, socket: OwnedFd, bytes: &[u8], passed_on: bool) {
-        let output = Arc::new(Output::new(high_fd(socket), self.sources.limits.output_buffer));
-        let index = self.connections.insert(Connection::new(output, &self.sources.limits, passed_on));
+        let output = Arc::new(Output::new(
+            high_fd(socket),
+            self.sources.limits.output_buffer,
+        ));
+        let index =
+            self.connections
+                .insert(Connection::new(output, &self.sources.limits, passed_on));
         if !bytes.is_empty() && !self.feed(index, bytes) {
             return;
         }
-        if self.connections[index].is_quiet() {
+        // Most have sent their request already; one that waited with a sibling may have been aborted meanwhile.
+        if passed_on || self.connections[index].is_quiet() {
             self.read_connection(index);
         }
-        if let Some(connection) = self.connections.get(index)
-            && !(connection.dispatched() == 1 && self.ready.back().is_some_and(|job| !job.keep_conn))
-            && let Err(error) = connection.output().register(&self.epoll, index as u64)
-        {
-            self.warn(&format!("epoll_ctl: {error}"));
-            self.remove(index);
+        let Some(connection) = self.connections.get(index) else {
+            return;
+        };
+        // One that is answered and closed needs no watching.
+        let once = connection.is_received() && self.ready.back().is_some_and(|job| !job.keep_conn);
+        if !once {
+            self.settle(index as u64);
         }
     }
 
     fn connection_event(&mut self, token: u64, flags: EventFlags) {
-        let Some(index) = self.index(token) else { return };
+        let Some(index) = self.index(token) else {
+            return;
+        };
         if flags.contains(EventFlags::OUT) {
             let _ = self.connections[index].output().flush();
+        }
+        if self.drain.is_some() {
+            // Whoever owns it next reads what has come.
+            self.settle(token);
+            if !self.connections.contains(index) {
+                return;
+            }
         }
         if flags.contains(EventFlags::IN) {
             self.read_connection(index);
@@ -474,7 +623,7 @@ impl Reactor {
             _ => {}
         }
         for job in jobs.drain(..) {
-            if self.ready.len() >= self.sources.limits.queue as usize + 1 {
+            if self.ready.len() > self.sources.limits.queue as usize {
                 self.overload(job);
             } else {
                 self.ready.push_back(job);
@@ -482,7 +631,9 @@ impl Reactor {
         }
         self.new_jobs = jobs;
         if let Err(error) = result {
-            self.warn(&format!("a FastCGI client sent what it must not, so its connection is closed: {error}"));
+            self.warn(&format!(
+                "a FastCGI client sent what it must not, so its connection is closed: {error}"
+            ));
             if self.connections.contains(index) {
                 self.ready.retain(|job| job.token != index as u64);
                 self.remove(index);
@@ -494,7 +645,9 @@ impl Reactor {
 
     /// Looks whether a connection is to be closed, handed over or watched after something has changed.
     fn settle(&mut self, token: u64) {
-        let Some(index) = self.index(token) else { return };
+        let Some(index) = self.index(token) else {
+            return;
+        };
         let connection = &mut self.connections[index];
         connection.reap();
         if connection.is_done() {
@@ -513,7 +666,10 @@ impl Reactor {
             }
             return;
         }
-        if let Err(error) = self.connections[index].output().register(&self.epoll, token) {
+        if let Err(error) = self.connections[index]
+            .output()
+            .register(&self.epoll, token)
+        {
             self.warn(&format!("epoll_ctl: {error}"));
             self.remove(index);
         }
@@ -539,7 +695,8 @@ impl Reactor {
         if connection.has_unread_input() {
             output.shutdown(Shutdown::Write);
             if let Ok(socket) = output.socket().try_clone_to_owned() {
-                self.lingering.push_back((Instant::now() + LINGER, high_fd(socket)));
+                self.lingering
+                    .push_back((Instant::now() + LINGER, high_fd(socket)));
             }
         } else if Arc::strong_count(output) > 1 || connection.was_passed_on() {
             // Somebody else still has a descriptor of it; the peer must see the end all the same.
@@ -568,12 +725,20 @@ impl Reactor {
             Cause::Generation => self.sources.drain.has_successor(),
             Cause::Quit => !self.sources.scoreboard.is_stopping(),
         };
-        Some(if others_go_on { Drain::HandOver } else { Drain::Close })
+        Some(if others_go_on {
+            Drain::HandOver
+        } else {
+            Drain::Close
+        })
     }
 
     fn drain_connections(&mut self) {
-        let quiet: Vec<u64> =
-            self.connections.iter().filter(|(_, c)| c.is_quiet()).map(|(index, _)| index as u64).collect();
+        let quiet: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.is_quiet())
+            .map(|(index, _)| index as u64)
+            .collect();
         for token in quiet {
             self.settle(token);
         }
@@ -610,7 +775,12 @@ impl Reactor {
         self.receiving = receive;
         let channel = &self.sources.handover_receive;
         let result = if receive {
-            epoll::add(&*self.epoll, channel, EventData::new_u64(HANDOVER), EventFlags::IN | EventFlags::EXCLUSIVE)
+            epoll::add(
+                &*self.epoll,
+                channel,
+                EventData::new_u64(HANDOVER),
+                EventFlags::IN | EventFlags::EXCLUSIVE,
+            )
         } else {
             epoll::delete(&*self.epoll, channel)
         };
@@ -627,7 +797,7 @@ impl Reactor {
     /// How long `turn` may wait: no longer than something that depends on time can.
     fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
         let mut longest = timeout.unwrap_or(Duration::MAX);
-        if self.running.iter().any(|running| !running.is_ended()) {
+        if !self.relays.is_empty() || self.running.iter().any(|running| !running.is_ended()) {
             longest = longest.min(TICK);
         }
         if self.suspended.is_some() || self.drain.is_some() || !self.lingering.is_empty() {
@@ -645,6 +815,7 @@ impl Reactor {
             for running in &self.running {
                 running.tick();
             }
+            self.look_after_relays();
         }
         self.last_tick = now;
         if now - self.last_sweep < TICK * 10 {
@@ -665,7 +836,11 @@ impl Reactor {
         let late: Vec<usize> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.deadline().is_some_and(|deadline| deadline <= now))
+            .filter(|(_, connection)| {
+                connection
+                    .deadline()
+                    .is_some_and(|deadline| deadline <= now)
+            })
             .map(|(index, _)| index)
             .collect();
         for index in late {
@@ -697,7 +872,9 @@ impl Reactor {
     }
 
     fn index(&self, token: u64) -> Option<usize> {
-        usize::try_from(token).ok().filter(|index| self.connections.contains(*index))
+        usize::try_from(token)
+            .ok()
+            .filter(|index| self.connections.contains(*index))
     }
 
     /// Logs a line, but not the same trouble more than ten times a second.

@@ -29,7 +29,11 @@ pub(crate) fn write_status(out: &mut Vec<u8>, head: ResponseHead<'_>) {
                 status = code_of(line).unwrap_or(status);
                 status_written = true;
             }
-            Some(line) if line.len() > 5 && line[..5].eq_ignore_ascii_case(b"HTTP/") && line.contains(&b' ') => {
+            Some(line)
+                if line.len() > 5
+                    && line[..5].eq_ignore_ascii_case(b"HTTP/")
+                    && line.contains(&b' ') =>
+            {
                 let space = memchr::memchr(b' ', line).unwrap_or(0);
                 out.extend_from_slice(b"Status:");
                 let rest = &line[space..];
@@ -77,8 +81,12 @@ fn is_header(line: &[u8], name: &[u8]) -> bool {
 /// The number after the first space.
 fn code_of(line: &[u8]) -> Option<u16> {
     let space = memchr::memchr(b' ', line)?;
-    let digits = line[space + 1..].iter().take_while(|byte| byte.is_ascii_digit());
-    let code = digits.fold(0_u32, |sum, digit| (sum * 10 + u32::from(digit - b'0')).min(99_999));
+    let digits = line[space + 1..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    let code = digits.fold(0_u32, |sum, digit| {
+        (sum * 10 + u32::from(digit - b'0')).min(99_999)
+    });
     u16::try_from(code).ok()
 }
 

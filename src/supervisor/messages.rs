@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg,
+    sendmsg, socketpair, sockopt,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::sockets::SocketFile;
 use crate::config::PoolConfig;
 use crate::descriptor::high_fd;
+use crate::log::Level;
 
 /// What the supervisor tells a pool process.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum ToPool {
+pub(crate) enum ToPool {
     /// The first message.
     Start(Box<Start>),
     /// Take nothing new, finish what runs, pass connections on if there is a successor (the scoreboard knows), exit.
@@ -30,26 +32,28 @@ pub enum ToPool {
 /// What a pool process needs to begin. Descriptors, in this order: the listening sockets, the scoreboard, the sending and
 /// the receiving end of the hand-over socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Start {
+pub(crate) struct Start {
     /// The pool's configuration.
-    pub config: PoolConfig,
+    pub(crate) config: PoolConfig,
     /// Counts the pool processes of this pool.
-    pub generation: u32,
+    pub(crate) generation: u32,
     /// Worker processes to keep.
-    pub processes: u32,
+    pub(crate) processes: u32,
     /// PHP workers in each.
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// The supervisor.
-    pub supervisor: i32,
+    pub(crate) supervisor: i32,
+    /// What to log.
+    pub(crate) log_level: Level,
     /// Number of listening sockets among the descriptors.
-    pub listeners: usize,
+    pub(crate) listeners: usize,
     /// Files to remove if the supervisor has been killed.
-    pub socket_files: Vec<SocketFile>,
+    pub(crate) socket_files: Vec<SocketFile>,
 }
 
 /// What a pool process tells the supervisor.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromPool {
+pub(crate) enum FromPool {
     /// All worker processes serve.
     Ready,
     /// PHP did not start, or worker processes do not; the pool process exits.
@@ -66,7 +70,7 @@ pub enum FromPool {
 
 /// Why a generation wants a successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ReplaceReason {
+pub(crate) enum ReplaceReason {
     /// OPcache wants to empty its memory, which threads could not survive (DESIGN.md).
     OpcacheRestartPending,
     /// SIGUSR2.
@@ -84,13 +88,13 @@ impl std::fmt::Display for ReplaceReason {
 
 /// One end of the socket between the two.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     socket: OwnedFd,
 }
 
 /// What [`Channel::receive`] found.
 #[derive(Debug)]
-pub enum Received<T> {
+pub(crate) enum Received<T> {
     /// A message and its descriptors, close-on-exec and moved up.
     Message(T, Vec<OwnedFd>),
     /// Nothing now.
@@ -101,7 +105,7 @@ pub enum Received<T> {
 
 /// Why a message did not get through.
 #[derive(Debug, thiserror::Error)]
-pub enum MessageError {
+pub(crate) enum MessageError {
     /// The system call failed.
     #[error("control socket: {0}")]
     Io(#[from] io::Error),
@@ -127,7 +131,7 @@ impl From<rustix::io::Errno> for MessageError {
 
 impl Channel {
     /// Both ends of a new socket, nonblocking and close-on-exec.
-    pub fn pair() -> io::Result<(Self, Self)> {
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         for socket in [&ours, &theirs] {
@@ -138,31 +142,52 @@ impl Channel {
     }
 
     /// One end that came from elsewhere.
-    pub fn from_socket(socket: OwnedFd) -> Self {
+    pub(crate) fn from_socket(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
     /// The socket itself.
-    pub fn into_socket(self) -> OwnedFd {
+    pub(crate) fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
     /// Sends one message. Does not wait: the other side's buffer holds more than we ever have to say.
-    pub fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> Result<(), MessageError> {
-        let packet = serde_json::to_vec(&Envelope { version: VERSION, message })?;
+    pub(crate) fn send<T: Serialize>(
+        &self,
+        message: &T,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), MessageError> {
+        let packet = serde_json::to_vec(&Envelope {
+            version: VERSION,
+            message,
+        })?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fits = descriptors.len() <= MAX_DESCRIPTORS;
-        if !fits || !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        if !fits
+            || !descriptors.is_empty()
+                && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))
+        {
             return Err(MessageError::TooManyDescriptors(descriptors.len()));
         }
         let flags = SendFlags::NOSIGNAL;
-        let sent = retry(|| sendmsg(&self.socket, &[IoSlice::new(&packet)], &mut ancillary, flags))?;
-        if sent == packet.len() { Ok(()) } else { Err(MessageError::Truncated) }
+        let sent = retry(|| {
+            sendmsg(
+                &self.socket,
+                &[IoSlice::new(&packet)],
+                &mut ancillary,
+                flags,
+            )
+        })?;
+        if sent == packet.len() {
+            Ok(())
+        } else {
+            Err(MessageError::Truncated)
+        }
     }
 
     /// Receives one message if there is one.
-    pub fn receive<T: DeserializeOwned>(&self) -> Result<Received<T>, MessageError> {
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> Result<Received<T>, MessageError> {
         let length = match self.next_length() {
             Ok(0) | Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
             Ok(length) => length,
@@ -174,7 +199,12 @@ impl Channel {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
             let mut buffers = [IoSliceMut::new(&mut packet)];
-            recvmsg(&self.socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(
+                &self.socket,
+                &mut buffers,
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         })?;
         let mut descriptors = Vec::new();
         for message in ancillary.drain() {
@@ -182,7 +212,11 @@ impl Channel {
                 descriptors.extend(rights.map(high_fd));
             }
         }
-        if received.bytes != length || received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if received.bytes != length
+            || received
+                .flags
+                .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
             return Err(MessageError::Truncated);
         }
         // The version first: a message of another one may not even parse.
@@ -255,8 +289,11 @@ mod tests {
     fn messages_arrive_whole_and_in_order_with_their_descriptors() {
         let (ours, theirs) = Channel::pair().expect("socketpair");
         let (reader, writer) = std::io::pipe().expect("pipe");
-        let failed = FromPool::StartFailed { text: "x".repeat(100_000) };
-        ours.send(&FromPool::Ready, &[reader.as_fd(), writer.as_fd()]).expect("sent");
+        let failed = FromPool::StartFailed {
+            text: "x".repeat(100_000),
+        };
+        ours.send(&FromPool::Ready, &[reader.as_fd(), writer.as_fd()])
+            .expect("sent");
         ours.send(&failed, &[]).expect("sent");
         let (first, descriptors) = message(&theirs);
         assert_eq!((first, descriptors.len()), (FromPool::Ready, 2));
@@ -265,7 +302,10 @@ mod tests {
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         }
         assert_eq!(message(&theirs).0, failed);
-        assert!(matches!(theirs.receive::<FromPool>(), Ok(Received::Nothing)));
+        assert!(matches!(
+            theirs.receive::<FromPool>(),
+            Ok(Received::Nothing)
+        ));
         drop(ours);
         assert!(matches!(theirs.receive::<FromPool>(), Ok(Received::Closed)));
     }
@@ -278,16 +318,26 @@ mod tests {
         ours.send(&FromPool::Ready, &most).expect("sent");
         assert_eq!(message(&theirs).1.len(), MAX_DESCRIPTORS);
         let more = vec![reader.as_fd(); MAX_DESCRIPTORS + 1];
-        assert!(matches!(ours.send(&FromPool::Ready, &more), Err(MessageError::TooManyDescriptors(254))));
+        assert!(matches!(
+            ours.send(&FromPool::Ready, &more),
+            Err(MessageError::TooManyDescriptors(254))
+        ));
     }
 
     #[test]
     fn another_version_is_told_apart_from_nonsense() {
         let (ours, theirs) = Channel::pair().expect("socketpair");
-        let send = |bytes: &[u8]| rustix::net::send(&ours, bytes, SendFlags::empty()).expect("sent");
+        let send =
+            |bytes: &[u8]| rustix::net::send(&ours, bytes, SendFlags::empty()).expect("sent");
         send(br#"{"version":2,"message":{"Unheard":["of"]}}"#);
-        assert!(matches!(theirs.receive::<FromPool>(), Err(MessageError::Version(2))));
+        assert!(matches!(
+            theirs.receive::<FromPool>(),
+            Err(MessageError::Version(2))
+        ));
         send(b"{");
-        assert!(matches!(theirs.receive::<FromPool>(), Err(MessageError::Malformed(_))));
+        assert!(matches!(
+            theirs.receive::<FromPool>(),
+            Err(MessageError::Malformed(_))
+        ));
     }
 }

@@ -11,22 +11,22 @@
 //! Whatever way it ends, socket files are gone afterwards: it removes them itself, and when it is killed, its pool
 //! processes do.
 
-pub mod messages;
+pub(crate) mod messages;
 mod pool;
 #[allow(unsafe_code)]
-pub mod process;
+pub(crate) mod process;
 mod signals;
-pub mod sockets;
+pub(crate) mod sockets;
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, getpid};
+use rustix::process::getpid;
 use tokio::sync::mpsc;
 
 use self::messages::{MessageError, ReplaceReason};
 use self::pool::{Event, Pool};
-use self::process::{Exit, raise_descriptor_limit, reap};
+use self::process::{raise_descriptor_limit, reap};
 use self::signals::{Signal, Signals};
 use self::sockets::SocketError;
 use crate::config::PoolConfig;
@@ -36,14 +36,17 @@ use crate::log;
 /// many on NTS, one on ZTS.
 ///
 /// Call it on the main thread (its death is what takes pool processes along) while there is no other.
-pub fn run(config: PoolConfig, processes: u32) -> Result<(), SupervisorError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SupervisorError::Setup)?;
+pub(crate) fn run(config: PoolConfig, processes: u32) -> Result<(), SupervisorError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(SupervisorError::Setup)?;
     runtime.block_on(supervise(config, processes))
 }
 
 /// Why the supervisor ended other than by a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum SupervisorError {
+pub(crate) enum SupervisorError {
     /// A listening socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -66,27 +69,32 @@ pub enum SupervisorError {
 
 impl SupervisorError {
     /// The exit code that php-fpm has for it.
-    pub fn exit_code(&self) -> i32 {
+    pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::Socket(_) | Self::StartFailed(_) => EXIT_CONFIG,
-            Self::Setup(_) | Self::Spawn(_) | Self::Message(_) | Self::DiedAtStart(_) => EXIT_SOFTWARE,
+            Self::Setup(_) | Self::Spawn(_) | Self::Message(_) | Self::DiedAtStart(_) => {
+                EXIT_SOFTWARE
+            }
         }
     }
 }
 
 /// FPM_EXIT_CONFIG.
-pub const EXIT_CONFIG: i32 = 78;
+pub(crate) const EXIT_CONFIG: i32 = 78;
 
 /// FPM_EXIT_SOFTWARE.
-pub const EXIT_SOFTWARE: i32 = 70;
+pub(crate) const EXIT_SOFTWARE: i32 = 70;
 
 async fn supervise(config: PoolConfig, processes: u32) -> Result<(), SupervisorError> {
     // First, so that no signal finds a socket file that nobody would remove.
     let signals = Signals::new().map_err(SupervisorError::Setup)?;
     // Worker processes whose pool process was killed become our children: we see them end and settle their slots.
-    rustix::process::set_child_subreaper(Some(getpid())).map_err(|errno| SupervisorError::Setup(errno.into()))?;
+    rustix::process::set_child_subreaper(Some(getpid()))
+        .map_err(|errno| SupervisorError::Setup(errno.into()))?;
     if let Err(error) = raise_descriptor_limit(config.limits.connections) {
-        log::warning(format_args!("the limit on descriptors cannot be raised: {error}"));
+        log::warning(format_args!(
+            "the limit on descriptors cannot be raised: {error}"
+        ));
     }
     let (sender, events) = mpsc::unbounded_channel();
     let mut pool = Pool::new(config, processes, sender)?;
@@ -95,9 +103,17 @@ async fn supervise(config: PoolConfig, processes: u32) -> Result<(), SupervisorE
     }
     log::notice(format_args!("fpm is running, pid {}", getpid()));
     pool.start_generation()?;
-    let mut supervisor = Supervisor { pool, state: State::Normal, signals, events };
+    let mut supervisor = Supervisor {
+        pool,
+        state: State::Normal,
+        signals,
+        events,
+    };
     let result = supervisor.run().await;
     supervisor.end().await;
+    if result.is_ok() {
+        log::notice(format_args!("exiting, bye-bye!"));
+    }
     result
 }
 
@@ -148,7 +164,9 @@ impl Supervisor {
                 ));
                 self.pool.replace(ReplaceReason::Reload)?;
             }
-            Signal::ReopenLogs => log::notice(format_args!("no log file to reopen: the log is standard error")),
+            Signal::ReopenLogs => log::notice(format_args!(
+                "no log file to reopen: the log is standard error"
+            )),
             Signal::Child => self.reap()?,
             Signal::Terminate | Signal::Finish | Signal::Reload => {}
         }
@@ -157,16 +175,12 @@ impl Supervisor {
 
     fn reap(&mut self) -> Result<(), SupervisorError> {
         while let Some((pid, exit)) = reap() {
-            self.on_exit(pid, exit)?;
+            self.pool.on_exit(pid, exit)?;
         }
         Ok(())
     }
 
-    fn on_exit(&mut self, pid: Pid, exit: Exit) -> Result<(), SupervisorError> {
-        self.pool.on_exit(pid, exit)
-    }
-
-    /// Leaves nothing behind.
+    /// Leaves nothing behind: no process, and, by dropping the pool, no socket file.
     async fn end(mut self) {
         self.pool.kill();
         let patience = Instant::now() + Duration::from_secs(1);
@@ -179,8 +193,7 @@ impl Supervisor {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        drop(self.pool);
-        log::notice(format_args!("exiting, bye-bye!"));
+        self.pool.log_summary();
     }
 }
 

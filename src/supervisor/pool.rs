@@ -5,8 +5,8 @@
 //! ```text
 //! exec ─► Starting ─► Ready: older ones drain ─► a newer one is ready: Draining ─► exit
 //!             │          │
-//!             └──────────┴─ died: if no other generation can take over, start one: at once, or after a while if it was
-//!                           young
+//!             └──────────┴─ died: if no other generation goes on, start one: at once, or a second later if it did not
+//!                           get ready or was the second in a row to die young
 //! ```
 //!
 //! Generations share everything but memory: listening sockets, the hand-over socket and the scoreboard outlive them.
@@ -44,6 +44,8 @@ pub(super) struct Pool {
     last_start: Instant,
     /// Whether a generation was ever ready.
     served: bool,
+    /// Pool processes in a row that died young.
+    early_deaths: u32,
     wanted: Option<ReplaceReason>,
     restart_at: Option<Instant>,
     kill_at: Option<Instant>,
@@ -54,9 +56,14 @@ pub(super) struct Pool {
 /// What comes from the control socket of a generation.
 #[derive(Debug)]
 pub(super) enum Event {
-    Message { generation: u32, message: FromPool },
+    Message {
+        generation: u32,
+        message: FromPool,
+    },
     /// Nothing more will come.
-    Closed { generation: u32 },
+    Closed {
+        generation: u32,
+    },
 }
 
 struct Generation {
@@ -86,7 +93,8 @@ impl Pool {
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Self, SupervisorError> {
         let capacity = MAX_GENERATIONS * processes + SPARE_SLOTS;
-        let (scoreboard, scoreboard_fd) = Scoreboard::create(capacity).map_err(SupervisorError::Setup)?;
+        let (scoreboard, scoreboard_fd) =
+            Scoreboard::create(capacity).map_err(SupervisorError::Setup)?;
         Ok(Self {
             sockets: Some(ListeningSockets::bind(&config.listen)?),
             config,
@@ -98,6 +106,7 @@ impl Pool {
             last_generation: 0,
             last_start: Instant::now(),
             served: false,
+            early_deaths: 0,
             wanted: None,
             restart_at: None,
             kill_at: None,
@@ -114,7 +123,9 @@ impl Pool {
     pub(super) fn start_generation(&mut self) -> Result<(), SupervisorError> {
         self.restart_at = None;
         self.last_start = Instant::now();
-        let Some(sockets) = &self.sockets else { return Ok(()) };
+        let Some(sockets) = &self.sockets else {
+            return Ok(());
+        };
         let number = self.last_generation + 1;
         let (ours, theirs) = Channel::pair().map_err(SupervisorError::Setup)?;
         let listeners: Vec<BorrowedFd<'_>> = sockets.descriptors().collect();
@@ -124,16 +135,25 @@ impl Pool {
             processes: self.processes,
             threads: (self.config.workers / self.processes.max(1)).max(1),
             supervisor: getpid().as_raw_nonzero().get(),
+            log_level: log::level(),
             listeners: listeners.len(),
             socket_files: sockets.files(),
         };
         let mut descriptors = listeners;
-        descriptors.extend([self.scoreboard_fd.as_fd(), self.handover.0.as_fd(), self.handover.1.as_fd()]);
+        descriptors.extend([
+            self.scoreboard_fd.as_fd(),
+            self.handover.0.as_fd(),
+            self.handover.1.as_fd(),
+        ]);
         // Before the process exists, so that nothing can fail after that.
         ours.send(&ToPool::Start(Box::new(start)), &descriptors)?;
         let control = Arc::new(watch(ours).map_err(SupervisorError::Setup)?);
-        let pid = spawn_pool_process(&self.config.name, theirs.into_socket()).map_err(SupervisorError::Spawn)?;
-        log::debug(format_args!("[pool {}] pool process {pid} (generation {number}) started", self.config.name));
+        let pid = spawn_pool_process(&self.config.name, theirs.into_socket())
+            .map_err(SupervisorError::Spawn)?;
+        log::debug(format_args!(
+            "[pool {}] pool process {pid} (generation {number}) started",
+            self.config.name
+        ));
         tokio::spawn(forward(number, Arc::clone(&control), self.events.clone()));
         self.last_generation = number;
         self.generations.push(Generation {
@@ -151,7 +171,10 @@ impl Pool {
 
     pub(super) fn on_event(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
-            Event::Message { generation, message } => self.on_message(generation, message),
+            Event::Message {
+                generation,
+                message,
+            } => self.on_message(generation, message),
             Event::Closed { generation } => {
                 if let Some(generation) = self.generation(generation) {
                     generation.closed = true;
@@ -163,11 +186,18 @@ impl Pool {
 
     /// A process of ours has been reaped: a pool process, or an orphan that we adopted.
     pub(super) fn on_exit(&mut self, pid: Pid, exit: Exit) -> Result<(), SupervisorError> {
-        if let Some(lost) = self.scoreboard.release(pid.as_raw_nonzero().get().cast_unsigned()) {
+        if let Some(lost) = self
+            .scoreboard
+            .release(pid.as_raw_nonzero().get().cast_unsigned())
+        {
             // It died with its pool process, whose end is in the log.
             self.report_lost(pid, lost);
         }
-        if let Some(generation) = self.generations.iter_mut().find(|generation| generation.pid == pid) {
+        if let Some(generation) = self
+            .generations
+            .iter_mut()
+            .find(|generation| generation.pid == pid)
+        {
             generation.exit = Some(exit);
         }
         self.bury()
@@ -224,7 +254,16 @@ impl Pool {
 
     /// Whether no worker process is left either.
     pub(super) fn is_buried(&self) -> bool {
-        self.is_gone() && self.scoreboard.slots().next().is_none()
+        self.is_gone() && self.scoreboard.is_empty()
+    }
+
+    /// The last words.
+    pub(super) fn log_summary(&self) {
+        log::debug(format_args!(
+            "[pool {}] {}",
+            self.config.name,
+            self.scoreboard.snapshot()
+        ));
     }
 
     /// When to call [`on_deadline`](Self::on_deadline).
@@ -232,7 +271,10 @@ impl Pool {
         if self.stopping {
             return self.kill_at;
         }
-        let replace_at = self.wanted.filter(|_| self.may_replace()).map(|_| self.last_start + REPLACE_INTERVAL);
+        let replace_at = self
+            .wanted
+            .filter(|_| self.may_replace())
+            .map(|_| self.last_start + REPLACE_INTERVAL);
         self.restart_at.into_iter().chain(replace_at).min()
     }
 
@@ -250,7 +292,9 @@ impl Pool {
 
     fn on_message(&mut self, number: u32, message: FromPool) -> Result<(), SupervisorError> {
         let name = self.config.name.clone();
-        let Some(generation) = self.generation(number) else { return Ok(()) };
+        let Some(generation) = self.generation(number) else {
+            return Ok(());
+        };
         match message {
             FromPool::Ready if generation.phase == Phase::Starting => {
                 generation.phase = Phase::Ready;
@@ -259,20 +303,28 @@ impl Pool {
                     return Ok(());
                 }
                 self.scoreboard.set_serving_generation(number);
-                for older in self.generations.iter_mut().filter(|other| other.number < number) {
+                for older in self
+                    .generations
+                    .iter_mut()
+                    .filter(|other| other.number < number)
+                {
                     older.drain();
                 }
                 if self.served {
-                    log::notice(format_args!("[pool {name}] pool process {pid} (generation {number}) has taken over"));
-                } else {
-                    self.served = true;
-                    log::notice(format_args!("ready to handle connections"));
+                    log::notice(format_args!(
+                        "[pool {name}] pool process {pid} (generation {number}) has taken over"
+                    ));
                 }
+                self.served = true;
+                log::notice(format_args!("ready to handle connections"));
             }
             FromPool::Ready => {}
             FromPool::StartFailed { text } => generation.failure = Some(text),
             FromPool::ReplaceMe { reason } if generation.phase == Phase::Ready => {
-                log::notice(format_args!("[pool {name}] pool process {} wants a successor: {reason}", generation.pid));
+                log::notice(format_args!(
+                    "[pool {name}] pool process {} wants a successor: {reason}",
+                    generation.pid
+                ));
                 return self.replace(reason);
             }
             // Its successor is on its way.
@@ -292,8 +344,12 @@ impl Pool {
     }
 
     fn on_gone(&mut self, generation: &Generation) -> Result<(), SupervisorError> {
-        let Some(exit) = generation.exit else { return Ok(()) };
-        let Generation { number, pid, phase, .. } = *generation;
+        let Some(exit) = generation.exit else {
+            return Ok(());
+        };
+        let Generation {
+            number, pid, phase, ..
+        } = *generation;
         let name = &self.config.name;
         let lived = generation.started.elapsed();
         let level = match phase {
@@ -320,20 +376,32 @@ impl Pool {
             });
         }
         if let Some(text) = &generation.failure {
-            log::error(format_args!("[pool {name}] the new pool process did not start: {text}"));
+            log::error(format_args!(
+                "[pool {name}] the new pool process did not start: {text}"
+            ));
         }
-        if self.generations.iter().any(|other| other.phase != Phase::Draining) {
+        if self
+            .generations
+            .iter()
+            .any(|other| other.phase != Phase::Draining)
+        {
             log::notice(format_args!("[pool {name}] another pool process goes on"));
             return Ok(());
         }
-        let young = phase == Phase::Starting || lived < YOUNG;
-        if young {
-            log::notice(format_args!("[pool {name}] the next pool process starts in {} second(s)", RETRY.as_secs()));
-            self.restart_at = Some(Instant::now() + RETRY);
-            Ok(())
+        self.early_deaths = if lived < YOUNG {
+            self.early_deaths + 1
         } else {
-            self.restart()
+            0
+        };
+        if phase == Phase::Ready && self.early_deaths < 2 {
+            return self.restart();
         }
+        log::notice(format_args!(
+            "[pool {name}] the next pool process starts in {} second(s)",
+            RETRY.as_secs()
+        ));
+        self.restart_at = Some(Instant::now() + RETRY);
+        Ok(())
     }
 
     /// Starts a generation in place of one that died; if that is impossible now, tries again later.
@@ -347,7 +415,11 @@ impl Pool {
     fn start_or_retry(&mut self) -> Result<(), SupervisorError> {
         if let Err(error) = self.start_generation() {
             log::error(format_args!("[pool {}] {error}", self.config.name));
-            if self.generations.iter().all(|generation| generation.phase == Phase::Draining) {
+            if self
+                .generations
+                .iter()
+                .all(|generation| generation.phase == Phase::Draining)
+            {
                 self.restart_at = Some(Instant::now() + RETRY);
             }
         }
@@ -355,7 +427,10 @@ impl Pool {
     }
 
     fn replace_if_due(&mut self) -> Result<(), SupervisorError> {
-        if self.wanted.is_none() || !self.may_replace() || self.last_start.elapsed() < REPLACE_INTERVAL {
+        if self.wanted.is_none()
+            || !self.may_replace()
+            || self.last_start.elapsed() < REPLACE_INTERVAL
+        {
             return Ok(());
         }
         self.wanted = None;
@@ -367,20 +442,28 @@ impl Pool {
         !self.stopping
             && self.restart_at.is_none()
             && self.generations.len() < MAX_GENERATIONS as usize
-            && self.generations.iter().all(|generation| generation.phase != Phase::Starting)
+            && self
+                .generations
+                .iter()
+                .all(|generation| generation.phase != Phase::Starting)
     }
 
     fn report_lost(&self, pid: Pid, lost: Lost) {
         if !self.stopping {
             self.scoreboard.count_crash(lost);
             if !lost.is_empty() {
-                log::warning(format_args!("[pool {}] child {pid} took with it: {lost}", self.config.name));
+                log::warning(format_args!(
+                    "[pool {}] child {pid} took with it: {lost}",
+                    self.config.name
+                ));
             }
         }
     }
 
     fn generation(&mut self, number: u32) -> Option<&mut Generation> {
-        self.generations.iter_mut().find(|generation| generation.number == number)
+        self.generations
+            .iter_mut()
+            .find(|generation| generation.number == number)
     }
 }
 
@@ -395,24 +478,39 @@ impl Generation {
     fn send(&self, message: &ToPool) {
         if let Err(error) = self.control.get_ref().send(message, &[]) {
             // Most likely it has just died, and we are about to learn that.
-            log::debug(format_args!("pool process {} was not told {message:?}: {error}", self.pid));
+            log::debug(format_args!(
+                "pool process {} was not told {message:?}: {error}",
+                self.pid
+            ));
         }
     }
 }
 
 /// Reads a control socket to its end.
-async fn forward(generation: u32, control: Arc<AsyncFd<Channel>>, events: mpsc::UnboundedSender<Event>) {
+async fn forward(
+    generation: u32,
+    control: Arc<AsyncFd<Channel>>,
+    events: mpsc::UnboundedSender<Event>,
+) {
     while let Ok(mut ready) = control.readable().await {
         match control.get_ref().receive() {
             Ok(Received::Message(message, _)) => {
-                if events.send(Event::Message { generation, message }).is_err() {
+                if events
+                    .send(Event::Message {
+                        generation,
+                        message,
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }
             Ok(Received::Nothing) => ready.clear_ready(),
             Ok(Received::Closed) => break,
             Err(error) => {
-                log::error(format_args!("generation {generation} is not understood: {error}"));
+                log::error(format_args!(
+                    "generation {generation} is not understood: {error}"
+                ));
                 break;
             }
         }
@@ -441,7 +539,7 @@ const SPARE_SLOTS: u32 = 8;
 /// Bytes of connections on their way.
 const HANDOVER_BUFFER: usize = 8 << 20;
 
-/// A pool process that dies younger than this is not replaced at once.
+/// A pool process that dies younger than this is not replaced at once if the one before it did the same.
 const YOUNG: Duration = Duration::from_secs(3);
 
 /// Pause before the next attempt then.

@@ -6,14 +6,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Resource, Signal, WaitOptions, WaitStatus, getrlimit, kill_process, setrlimit, wait};
+use rustix::process::{
+    Pid, Resource, Signal, WaitOptions, WaitStatus, getrlimit, kill_process, setrlimit, wait,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::messages::Channel;
 
 /// The argument that makes this program a pool process; its control socket is its standard input.
-pub const POOL_PROCESS: &str = "pool-process";
+pub(crate) const POOL_PROCESS: &str = "pool-process";
 
 /// Starts a pool process: this very program in a fresh process, whatever has become of its file since.
 ///
@@ -41,7 +43,10 @@ pub(crate) fn watch(control: Channel) -> io::Result<AsyncFd<Channel>> {
 /// The next process that has ended, child or adopted: the supervisor adopts worker processes whose pool process died.
 pub(crate) fn reap() -> Option<(Pid, Exit)> {
     let ended = super::messages::retry(|| wait(WaitOptions::NOHANG));
-    ended.ok().flatten().map(|(pid, status)| (pid, Exit(status)))
+    ended
+        .ok()
+        .flatten()
+        .map(|(pid, status)| (pid, Exit(status)))
 }
 
 /// Kills a process that has not been reaped yet, so the number is still its own.
@@ -86,7 +91,11 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.signal() {
             Some(signal) => {
-                let core = if libc::WCOREDUMP(self.0.as_raw()) { " - core dumped" } else { "" };
+                let core = if libc::WCOREDUMP(self.0.as_raw()) {
+                    " - core dumped"
+                } else {
+                    ""
+                };
                 write!(f, "on signal {signal} ({}{core})", signal_name(signal))
             }
             None => write!(f, "with code {}", self.code().unwrap_or(0)),
@@ -96,7 +105,10 @@ impl fmt::Display for Exit {
 
 /// `SIGSEGV` for 11; empty where php-fpm has no name either.
 pub(crate) fn signal_name(signal: i32) -> &'static str {
-    SIGNALS.iter().find(|(number, _)| *number == signal).map_or("", |(_, name)| name)
+    SIGNALS
+        .iter()
+        .find(|(number, _)| *number == signal)
+        .map_or("", |(_, name)| name)
 }
 
 const SIGNALS: [(i32, &str); 31] = [

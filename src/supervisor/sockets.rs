@@ -13,7 +13,7 @@ use crate::descriptor::high_fd;
 
 /// All listening sockets of a pool. Dropping them removes the files of the Unix ones.
 #[derive(Debug)]
-pub struct ListeningSockets {
+pub(crate) struct ListeningSockets {
     sockets: Vec<ListeningSocket>,
 }
 
@@ -28,7 +28,7 @@ struct ListeningSocket {
 
 /// A Unix socket in the file system, recognizable as ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -36,7 +36,7 @@ pub struct SocketFile {
 
 /// Why an address cannot be listened at.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// Nothing to listen at.
     #[error("no listen address has been defined")]
     None,
@@ -47,7 +47,9 @@ pub enum SocketError {
     #[error("Another FPM instance seems to already listen on {0}")]
     InUse(PathBuf),
     /// Something else than a socket has this name, and we do not delete it.
-    #[error("unable to bind listening socket for address '{0}': the file exists and is not a socket")]
+    #[error(
+        "unable to bind listening socket for address '{0}': the file exists and is not a socket"
+    )]
     NotASocket(PathBuf),
     /// `socket()`, `bind()` or what belongs to it.
     #[error("unable to bind listening socket for address '{address}': {source}")]
@@ -69,13 +71,15 @@ pub enum SocketError {
 
 impl ListeningSockets {
     /// Binds all of `addresses`, or none.
-    pub fn bind(addresses: &[ListenAddress]) -> Result<Self, SocketError> {
+    pub(crate) fn bind(addresses: &[ListenAddress]) -> Result<Self, SocketError> {
         match addresses.len() {
             0 => return Err(SocketError::None),
             1..=MAX_LISTENERS => {}
             count => return Err(SocketError::TooMany(count)),
         }
-        let mut bound = Self { sockets: Vec::with_capacity(addresses.len()) };
+        let mut bound = Self {
+            sockets: Vec::with_capacity(addresses.len()),
+        };
         for address in addresses {
             bound.sockets.push(match address {
                 ListenAddress::Tcp(address) => bind_tcp((*address).into())?,
@@ -86,18 +90,21 @@ impl ListeningSockets {
     }
 
     /// Where they listen.
-    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.sockets.iter().map(|socket| &socket.address)
     }
 
     /// Their descriptors.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(|socket| socket.fd.as_fd())
     }
 
     /// The files of the Unix ones.
-    pub fn files(&self) -> Vec<SocketFile> {
-        self.sockets.iter().filter_map(|socket| socket.file.clone()).collect()
+    pub(crate) fn files(&self) -> Vec<SocketFile> {
+        self.sockets
+            .iter()
+            .filter_map(|socket| socket.file.clone())
+            .collect()
     }
 }
 
@@ -112,12 +119,18 @@ impl Drop for ListeningSocket {
 impl SocketFile {
     fn new(path: PathBuf) -> io::Result<Self> {
         let metadata = path.symlink_metadata()?;
-        Ok(Self { path, device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
     }
 
     /// Removes the file, unless somebody has put another one in its place.
-    pub fn remove(&self) {
-        let same = |metadata: std::fs::Metadata| metadata.dev() == self.device && metadata.ino() == self.inode;
+    pub(crate) fn remove(&self) {
+        let same = |metadata: std::fs::Metadata| {
+            metadata.dev() == self.device && metadata.ino() == self.inode
+        };
         if self.path.symlink_metadata().is_ok_and(same) {
             // Whoever keeps us from removing it has a reason.
             let _ = std::fs::remove_file(&self.path);
@@ -127,20 +140,37 @@ impl SocketFile {
 
 fn bind_tcp(address: SockAddr) -> Result<ListeningSocket, SocketError> {
     let name = name(&address);
-    let failed = |source| SocketError::Bind { address: name.clone(), source };
+    let failed = |source| SocketError::Bind {
+        address: name.clone(),
+        source,
+    };
     let socket = new_socket(address.domain()).map_err(failed)?;
     socket.set_reuse_address(true).map_err(failed)?;
     // Accepted sockets inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true).map_err(failed)?;
     socket.bind(&address).map_err(failed)?;
-    socket.listen(BACKLOG).map_err(|source| SocketError::Listen { address: name.clone(), source })?;
+    socket
+        .listen(BACKLOG)
+        .map_err(|source| SocketError::Listen {
+            address: name.clone(),
+            source,
+        })?;
     let real = socket.local_addr().map_err(failed)?.as_socket();
-    let real = real.or_else(|| address.as_socket()).ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
-    Ok(ListeningSocket { fd: high_fd(socket.into()), address: ListenAddress::Tcp(real), file: None })
+    let real = real
+        .or_else(|| address.as_socket())
+        .ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
+    Ok(ListeningSocket {
+        fd: high_fd(socket.into()),
+        address: ListenAddress::Tcp(real),
+        file: None,
+    })
 }
 
 fn bind_unix(path: &Path) -> Result<ListeningSocket, SocketError> {
-    let failed = |source| SocketError::Bind { address: path.display().to_string(), source };
+    let failed = |source| SocketError::Bind {
+        address: path.display().to_string(),
+        source,
+    };
     // The pool process may have to remove the file from another directory.
     let path = std::path::absolute(path).map_err(failed)?;
     let address = SockAddr::unix(&path).map_err(failed)?;
@@ -155,14 +185,19 @@ fn bind_unix(path: &Path) -> Result<ListeningSocket, SocketError> {
     // Nobody can connect before listen(), so there is no moment at which the umask counts.
     let mode = std::fs::Permissions::from_mode(MODE);
     std::fs::set_permissions(&path, mode).map_err(failed)?;
-    rustix::net::listen(&bound.fd, BACKLOG)
-        .map_err(|errno| SocketError::Listen { address: path.display().to_string(), source: errno.into() })?;
+    rustix::net::listen(&bound.fd, BACKLOG).map_err(|errno| SocketError::Listen {
+        address: path.display().to_string(),
+        source: errno.into(),
+    })?;
     Ok(bound)
 }
 
 /// Removes a socket that nobody listens at any more.
 fn remove_stale(path: &Path, address: &SockAddr) -> Result<(), SocketError> {
-    let failed = |source| SocketError::Bind { address: path.display().to_string(), source };
+    let failed = |source| SocketError::Bind {
+        address: path.display().to_string(),
+        source,
+    };
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -188,7 +223,9 @@ fn new_socket(domain: Domain) -> io::Result<Socket> {
 }
 
 fn name(address: &SockAddr) -> String {
-    address.as_socket().map_or_else(|| format!("{address:?}"), |address| address.to_string())
+    address
+        .as_socket()
+        .map_or_else(|| format!("{address:?}"), |address| address.to_string())
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -226,9 +263,12 @@ mod tests {
 
     #[test]
     fn port_zero_becomes_a_real_one() {
-        let bound = ListeningSockets::bind(&[any_port("127.0.0.1"), any_port("::1")]).expect("free ports");
+        let bound =
+            ListeningSockets::bind(&[any_port("127.0.0.1"), any_port("::1")]).expect("free ports");
         for (address, fd) in bound.addresses().zip(bound.descriptors()) {
-            let ListenAddress::Tcp(address) = address else { panic!("{address:?} is not TCP") };
+            let ListenAddress::Tcp(address) = address else {
+                panic!("{address:?} is not TCP")
+            };
             assert_ne!(address.port(), 0);
             TcpStream::connect(address).expect("it listens");
             let accepted = rustix::net::accept(fd).expect("the connection is there");
@@ -240,7 +280,8 @@ mod tests {
     fn unix_socket_has_php_fpms_mode_and_goes_away() {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("a.sock");
-        let bound = ListeningSockets::bind(&[ListenAddress::Unix(path.clone())]).expect("free name");
+        let bound =
+            ListeningSockets::bind(&[ListenAddress::Unix(path.clone())]).expect("free name");
         assert_eq!(path.metadata().expect("exists").mode() & 0o777, 0o660);
         UnixStream::connect(&path).expect("it listens");
         drop(bound);
@@ -266,7 +307,8 @@ mod tests {
     fn file_of_somebody_else_is_left_alone() {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("a.sock");
-        let bound = ListeningSockets::bind(&[ListenAddress::Unix(path.clone())]).expect("free name");
+        let bound =
+            ListeningSockets::bind(&[ListenAddress::Unix(path.clone())]).expect("free name");
         let other = directory.path().join("b.sock");
         let _listener = UnixListener::bind(&other).expect("free name");
         std::fs::rename(&other, &path).expect("same directory");
@@ -279,7 +321,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("a.sock");
         let missing = directory.path().join("missing/b.sock");
-        let result = bind(&[ListenAddress::Unix(path.clone()), ListenAddress::Unix(missing)]);
+        let result = bind(&[
+            ListenAddress::Unix(path.clone()),
+            ListenAddress::Unix(missing),
+        ]);
         assert!(matches!(result, Err(SocketError::Bind { .. })));
         assert!(!path.exists());
         assert!(matches!(bind(&[]), Err(SocketError::None)));

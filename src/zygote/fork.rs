@@ -20,7 +20,8 @@ pub(super) fn fork() -> io::Result<Forked> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         pid => {
-            let child = Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork returned no pid"))?;
+            let child =
+                Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork returned no pid"))?;
             Ok(Forked::Parent { child })
         }
     }
@@ -69,13 +70,16 @@ impl SignalQueue {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: as above; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd == -1 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: signalfd just made it for us.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd: crate::descriptor::high_fd(fd) })
+        Ok(Self {
+            fd: crate::descriptor::high_fd(fd),
+        })
     }
 
     /// The number of the next signal that has arrived.
@@ -118,5 +122,11 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
     set
 }
 
-const WAITED_FOR: [i32; 6] =
-    [libc::SIGCHLD, libc::SIGTERM, libc::SIGQUIT, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2];
+const WAITED_FOR: [i32; 6] = [
+    libc::SIGCHLD,
+    libc::SIGTERM,
+    libc::SIGQUIT,
+    libc::SIGINT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];

@@ -27,14 +27,16 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid};
 
-pub use self::worker::{DrainSignal, Handover, Reports, WorkerMessage, WorkerProcess};
+pub(crate) use self::worker::{DrainSignal, Handover, Reports, WorkerMessage, WorkerProcess};
 
 use self::fork::{Forked, SignalQueue};
 use crate::config::PoolConfig;
 use crate::descriptor::high_fd;
 use crate::log;
 use crate::scoreboard::{Lost, Scoreboard};
-use crate::supervisor::messages::{Channel, FromPool, MessageError, Received, ReplaceReason, Start, ToPool, retry};
+use crate::supervisor::messages::{
+    Channel, FromPool, MessageError, Received, ReplaceReason, Start, ToPool, retry,
+};
 use crate::supervisor::process::{Exit, kill, reap};
 use crate::supervisor::sockets::SocketFile;
 use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
@@ -44,7 +46,7 @@ use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
 /// `startup` starts PHP; its error text is for the administrator. `run_worker` is called in each worker process, whose
 /// exit code it returns; it calls [`WorkerProcess::serving`] when it is ready. Call this on the main thread while there
 /// is no other, with nothing but the standard descriptors open.
-pub fn main<E>(
+pub(crate) fn main<E>(
     startup: impl FnOnce(&PoolConfig) -> Result<E, String>,
     run_worker: fn(WorkerProcess<E>) -> i32,
 ) -> i32 {
@@ -84,6 +86,8 @@ struct PoolProcess<E> {
     fork_at: Option<Instant>,
     /// When the supervisor was last asked to replace this generation.
     replacement_asked: Option<Instant>,
+    /// Whether the supervisor is known to be dead.
+    orphaned: bool,
 }
 
 struct Child {
@@ -97,7 +101,9 @@ enum State {
     /// Worker processes finish and are not replaced.
     Draining,
     /// Worker processes have been told to die, and are killed at this time.
-    Stopping { kill_at: Instant },
+    Stopping {
+        kill_at: Instant,
+    },
 }
 
 impl<E> PoolProcess<E> {
@@ -110,8 +116,12 @@ impl<E> PoolProcess<E> {
         fork::close_stdin()?;
         let signals = SignalQueue::new()?;
         let (start, mut descriptors) = receive_start(&control)?;
+        log::set_level(start.log_level);
         let mut next = || descriptors.pop().ok_or(MessageError::Truncated);
-        let handover = Handover { receive: next()?, send: next()? };
+        let handover = Handover {
+            receive: next()?,
+            send: next()?,
+        };
         let scoreboard = Arc::new(Scoreboard::open(next()?)?);
         if descriptors.len() != start.listeners {
             return Err(MessageError::Truncated);
@@ -148,10 +158,14 @@ impl<E> PoolProcess<E> {
             early_deaths: 0,
             fork_at: None,
             replacement_asked: None,
+            orphaned: false,
         }))
     }
 
     fn run(mut self) -> i32 {
+        // What has come while PHP started: there may be no point in forking.
+        self.handle_signals();
+        self.handle_control();
         loop {
             if let Some(Forked::Child) = self.fork_missing() {
                 self.become_worker_process();
@@ -160,7 +174,10 @@ impl<E> PoolProcess<E> {
                 break;
             }
             if !self.ready && self.early_deaths >= MAX_EARLY_DEATHS && !self.is_stopping() {
-                let text = format!("{} worker processes in a row ended before they served", self.early_deaths);
+                let text = format!(
+                    "{} worker processes in a row ended before they served",
+                    self.early_deaths
+                );
                 self.tell_supervisor(&FromPool::StartFailed { text });
                 self.stop();
             }
@@ -170,8 +187,8 @@ impl<E> PoolProcess<E> {
             self.handle_control();
             self.kill_late();
         }
-        if rustix::process::getppid() != Pid::from_raw(self.start.supervisor) {
-            // Killed, so it could not do this itself.
+        if self.orphaned {
+            // The supervisor was killed, so it could not do this itself.
             self.start.socket_files.iter().for_each(SocketFile::remove);
         }
         0
@@ -190,16 +207,26 @@ impl<E> PoolProcess<E> {
         if !fork::die_with(self.pid, Signal::KILL) {
             return EXIT_SOFTWARE;
         }
-        let Start { config, generation, threads, .. } = self.start;
+        let Start {
+            config,
+            generation,
+            threads,
+            ..
+        } = self.start;
         let pid = getpid().as_raw_nonzero().get();
-        let Some(slot) = self.scoreboard.claim(pid.cast_unsigned(), generation, threads) else {
-            log::error(format_args!("[pool {}] child {pid} found no free slot in the scoreboard", config.name));
+        let Some(slot) = self
+            .scoreboard
+            .claim(pid.cast_unsigned(), generation, threads)
+        else {
+            log::error(format_args!(
+                "[pool {}] child {pid} found no free slot in the scoreboard",
+                config.name
+            ));
             return EXIT_SOFTWARE;
         };
         fork::reset_signals();
         (self.run_worker)(WorkerProcess {
             config,
-            generation,
             threads,
             engine: self.engine,
             slot,
@@ -220,7 +247,10 @@ impl<E> PoolProcess<E> {
         };
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| rustix::time::Timespec::try_from(timeout).ok());
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.reports, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.reports, PollFlags::IN),
+        ];
         if !self.is_stopping() {
             // Once the supervisor is gone, it is readable for ever.
             fds.push(PollFd::new(&self.control, PollFlags::IN));
@@ -233,7 +263,12 @@ impl<E> PoolProcess<E> {
         while let Some(signal) = self.signals.next() {
             match signal {
                 libc::SIGCHLD => self.reap(),
-                libc::SIGTERM => self.stop(),
+                libc::SIGTERM => {
+                    if rustix::process::getppid() != Pid::from_raw(self.start.supervisor) {
+                        self.become_orphan();
+                    }
+                    self.stop();
+                }
                 libc::SIGQUIT => self.drain(),
                 // SIGINT, SIGUSR1, SIGUSR2: the supervisor's business.
                 _ => {}
@@ -266,7 +301,7 @@ impl<E> PoolProcess<E> {
                 Ok(Received::Message(ToPool::Start(_), _)) => self.warn("was told to start twice"),
                 Ok(Received::Nothing) => return,
                 Ok(Received::Closed) => {
-                    self.warn("the supervisor is gone, terminating");
+                    self.become_orphan();
                     self.stop();
                 }
                 Err(error) => {
@@ -287,15 +322,31 @@ impl<E> PoolProcess<E> {
             match fork::fork() {
                 Ok(Forked::Child) => return Some(Forked::Child),
                 Ok(Forked::Parent { child }) => {
-                    let level = if self.ready { log::Level::Notice } else { log::Level::Debug };
-                    log::write(level, format_args!("[pool {}] child {child} started", self.name()));
+                    let level = if self.ready {
+                        log::Level::Notice
+                    } else {
+                        log::Level::Debug
+                    };
+                    log::write(
+                        level,
+                        format_args!("[pool {}] child {child} started", self.name()),
+                    );
                     if self.ready {
                         self.scoreboard.count_restart();
                     }
-                    self.children.insert(child, Child { started: Instant::now(), serving: false });
+                    self.children.insert(
+                        child,
+                        Child {
+                            started: Instant::now(),
+                            serving: false,
+                        },
+                    );
                 }
                 Err(error) => {
-                    log::error(format_args!("[pool {}] fork() failed: {error}", self.name()));
+                    log::error(format_args!(
+                        "[pool {}] fork() failed: {error}",
+                        self.name()
+                    ));
                     self.fork_at = Some(Instant::now() + FORK_DELAY);
                     break;
                 }
@@ -306,7 +357,9 @@ impl<E> PoolProcess<E> {
 
     fn reap(&mut self) {
         while let Some((pid, exit)) = reap() {
-            let lost = self.scoreboard.release(pid.as_raw_nonzero().get().cast_unsigned());
+            let lost = self
+                .scoreboard
+                .release(pid.as_raw_nonzero().get().cast_unsigned());
             // Module startup may have left processes behind that are not ours to report.
             if let Some(child) = self.children.remove(&pid) {
                 self.bury(pid, &child, exit, lost);
@@ -336,14 +389,18 @@ impl<E> PoolProcess<E> {
         }
         let lost = lost.unwrap_or_default();
         if !lost.is_empty() {
-            log::warning(format_args!("[pool {}] child {pid} took with it: {lost}", self.name()));
+            log::warning(format_args!(
+                "[pool {}] child {pid} took with it: {lost}",
+                self.name()
+            ));
         }
         if !exit.is_clean() {
             self.scoreboard.count_crash(lost);
         }
         if (lived < EARLY || !child.serving) && lost.is_empty() && lost.requests == 0 {
             self.early_deaths += 1;
-            if self.ready && self.early_deaths >= MAX_EARLY_DEATHS && self.state == State::Running {
+            let patience = MAX_EARLY_DEATHS.max(2 * self.start.processes);
+            if self.ready && self.early_deaths >= patience && self.state == State::Running {
                 self.fork_at = Some(Instant::now() + FORK_DELAY);
             }
         } else {
@@ -357,7 +414,9 @@ impl<E> PoolProcess<E> {
         }
         self.state = State::Draining;
         if let Err(errno) = rustix::io::write(&self.drain, &1u64.to_ne_bytes()) {
-            self.warn(&format!("worker processes cannot be told to finish: {errno}"));
+            self.warn(&format!(
+                "worker processes cannot be told to finish: {errno}"
+            ));
             self.stop();
         }
         // Nobody here will accept again; the supervisor decides whether somebody else does.
@@ -366,7 +425,9 @@ impl<E> PoolProcess<E> {
 
     fn stop(&mut self) {
         if !self.is_stopping() {
-            self.state = State::Stopping { kill_at: Instant::now() + STOP_TIMEOUT };
+            self.state = State::Stopping {
+                kill_at: Instant::now() + STOP_TIMEOUT,
+            };
             self.signal_children(Signal::TERM);
         }
     }
@@ -378,7 +439,9 @@ impl<E> PoolProcess<E> {
         {
             self.signal_children(Signal::KILL);
             // They die of it for certain; should the kernel take long, ask again.
-            self.state = State::Stopping { kill_at: Instant::now() + STOP_TIMEOUT };
+            self.state = State::Stopping {
+                kill_at: Instant::now() + STOP_TIMEOUT,
+            };
         }
     }
 
@@ -390,25 +453,44 @@ impl<E> PoolProcess<E> {
 
     /// Asks for a successor, at most once a second however often worker processes do.
     fn ask_for_replacement(&mut self) {
-        let recently = self.replacement_asked.is_some_and(|time| time.elapsed() < Duration::from_secs(1));
+        let recently = self
+            .replacement_asked
+            .is_some_and(|time| time.elapsed() < Duration::from_secs(1));
         if self.state == State::Running && !recently {
             self.replacement_asked = Some(Instant::now());
-            self.tell_supervisor(&FromPool::ReplaceMe { reason: ReplaceReason::OpcacheRestartPending });
+            self.tell_supervisor(&FromPool::ReplaceMe {
+                reason: ReplaceReason::OpcacheRestartPending,
+            });
         }
     }
 
     fn tell_supervisor(&self, message: &FromPool) {
         if let Err(error) = self.control.send(message, &[]) {
-            self.warn(&format!("{message:?} did not reach the supervisor: {error}"));
+            self.warn(&format!(
+                "{message:?} did not reach the supervisor: {error}"
+            ));
         }
     }
 
     fn warn(&self, text: &str) {
-        log::warning(format_args!("[pool {}] pool process {}: {text}", self.name(), getpid()));
+        log::warning(format_args!(
+            "[pool {}] pool process {}: {text}",
+            self.name(),
+            getpid()
+        ));
     }
 
     fn name(&self) -> &str {
         &self.start.config.name
+    }
+
+    /// Two things tell of the supervisor's death, in either order: its signal, and, while it is still our parent, the
+    /// end of the control socket.
+    fn become_orphan(&mut self) {
+        if !self.orphaned {
+            self.orphaned = true;
+            self.warn("the supervisor is gone, terminating");
+        }
     }
 
     fn is_stopping(&self) -> bool {
@@ -421,7 +503,9 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
     loop {
         let received = control.receive();
         match received? {
-            Received::Message(ToPool::Start(start), descriptors) => return Ok((*start, descriptors)),
+            Received::Message(ToPool::Start(start), descriptors) => {
+                return Ok((*start, descriptors));
+            }
             // Told to go before it began; the caller ends either way.
             Received::Message(ToPool::Drain | ToPool::Stop, _) | Received::Closed => {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
@@ -440,7 +524,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A worker process that dies younger than this was not fit to live.
 const EARLY: Duration = Duration::from_secs(1);
 
-/// So many early deaths in a row make a generation fail that does not serve yet, and slow down one that does.
+/// So many early deaths in a row make a generation fail that does not serve yet. One that does goes on at a slower pace,
+/// when all its worker processes have died that way twice.
 const MAX_EARLY_DEATHS: u32 = 3;
 
 /// The slowed-down pace of forking.

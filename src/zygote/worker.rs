@@ -13,33 +13,31 @@ use crate::scoreboard::{Scoreboard, Slot};
 /// SIGTERM ends the process at once and SIGKILL comes when the pool process dies; neither needs code. SIGQUIT has its
 /// default action until whoever runs the worker process changes it.
 #[derive(Debug)]
-pub struct WorkerProcess<E> {
+pub(crate) struct WorkerProcess<E> {
     /// The pool's configuration.
-    pub config: PoolConfig,
-    /// Which of the pool's pool processes forked this one.
-    pub generation: u32,
+    pub(crate) config: PoolConfig,
     /// PHP workers (threads) to run.
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// What startup made.
-    pub engine: E,
+    pub(crate) engine: E,
     /// The pool's scoreboard.
-    pub scoreboard: Arc<Scoreboard>,
+    pub(crate) scoreboard: Arc<Scoreboard>,
     /// This process's slot in it, in state Starting.
-    pub slot: Slot,
+    pub(crate) slot: Slot,
     /// The pool's listening sockets.
-    pub listeners: Vec<OwnedFd>,
+    pub(crate) listeners: Vec<OwnedFd>,
     /// Where connections go to siblings and come from them.
-    pub handover: Handover,
+    pub(crate) handover: Handover,
     /// When to end.
-    pub drain: DrainSignal,
+    pub(crate) drain: DrainSignal,
     /// The way up to the pool process.
-    pub reports: Reports,
+    pub(crate) reports: Reports,
 }
 
 impl<E> WorkerProcess<E> {
     /// Says that requests may come now, to siblings (through the slot) and to the pool process. A generation takes over
     /// from the one before when all its worker processes have said so.
-    pub fn serving(&self) {
+    pub(crate) fn serving(&self) {
         self.slot.set_serving();
         self.reports.send(WorkerMessage::Serving);
     }
@@ -48,16 +46,16 @@ impl<E> WorkerProcess<E> {
 /// Both ends of the pool's hand-over socket (SOCK_SEQPACKET), shared by all its processes of all generations: what one
 /// sends, any other may receive.
 #[derive(Debug)]
-pub struct Handover {
+pub(crate) struct Handover {
     /// To pass a connection on.
-    pub send: OwnedFd,
+    pub(crate) send: OwnedFd,
     /// To receive one.
-    pub receive: OwnedFd,
+    pub(crate) receive: OwnedFd,
 }
 
-/// Tells a generation of worker processes to finish.
+/// Tells a generation of worker processes to finish. The descriptor becomes readable and stays so; do not read from it.
 #[derive(Debug)]
-pub struct DrainSignal {
+pub(crate) struct DrainSignal {
     event: OwnedFd,
     generation: u32,
     scoreboard: Arc<Scoreboard>,
@@ -65,19 +63,16 @@ pub struct DrainSignal {
 
 impl DrainSignal {
     pub(super) fn new(event: OwnedFd, generation: u32, scoreboard: Arc<Scoreboard>) -> Self {
-        Self { event, generation, scoreboard }
-    }
-
-    /// Whether the order has been given. For an event loop: the descriptor becomes readable and stays so; do not read.
-    pub fn is_set(&self) -> bool {
-        let mut fds = [rustix::event::PollFd::new(&self.event, rustix::event::PollFlags::IN)];
-        let now = rustix::time::Timespec::default();
-        rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+        Self {
+            event,
+            generation,
+            scoreboard,
+        }
     }
 
     /// Whether connections can be handed over, since a newer generation serves; else the pool stops, and they are to be
     /// closed. Ask again for each connection: a replacement can turn into a stop.
-    pub fn has_successor(&self) -> bool {
+    pub(crate) fn has_successor(&self) -> bool {
         self.scoreboard.has_successor(self.generation)
     }
 }
@@ -90,7 +85,7 @@ impl AsFd for DrainSignal {
 
 /// The way from worker processes to their pool process: a nonblocking pipe.
 #[derive(Debug)]
-pub struct Reports {
+pub(crate) struct Reports {
     pipe: OwnedFd,
 }
 
@@ -100,8 +95,11 @@ impl Reports {
     }
 
     /// Sends one message; does not wait. If the pipe is full, the message is lost: say it again later if it still holds.
-    pub fn send(&self, message: WorkerMessage) {
-        let pid = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
+    pub(crate) fn send(&self, message: WorkerMessage) {
+        let pid = rustix::process::getpid()
+            .as_raw_nonzero()
+            .get()
+            .cast_unsigned();
         let mut bytes = [0; MESSAGE];
         bytes[..4].copy_from_slice(&pid.to_ne_bytes());
         bytes[4] = message as u8;
@@ -113,7 +111,7 @@ impl Reports {
 /// What a worker process may report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum WorkerMessage {
+pub(crate) enum WorkerMessage {
     /// It serves; [`WorkerProcess::serving`] sends it.
     Serving = 1,
     /// OPcache wants to restart and cannot while threads use it: the generation should be replaced.
@@ -147,7 +145,9 @@ const MESSAGE: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, PollFlags};
     use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::time::Timespec;
 
     use super::*;
 
@@ -158,9 +158,17 @@ mod tests {
         reports.send(WorkerMessage::Serving);
         reports.send(WorkerMessage::OpcacheRestartPending);
         let pid = i32::try_from(std::process::id()).expect("fits");
-        let expected = [(pid, WorkerMessage::Serving), (pid, WorkerMessage::OpcacheRestartPending)];
+        let expected = [
+            (pid, WorkerMessage::Serving),
+            (pid, WorkerMessage::OpcacheRestartPending),
+        ];
         assert_eq!(read_reports(&reader).expect("readable"), expected);
         assert_eq!(read_reports(&reader).expect("readable"), []);
+    }
+
+    fn is_set(drain: &DrainSignal) -> bool {
+        let mut fds = [PollFd::new(drain, PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&Timespec::default())).expect("poll") > 0
     }
 
     #[test]
@@ -169,8 +177,8 @@ mod tests {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let event = rustix::event::eventfd(0, flags).expect("eventfd");
         let drain = DrainSignal::new(event, 1, Arc::new(scoreboard));
-        assert!(!drain.is_set());
+        assert!(!is_set(&drain));
         rustix::io::write(drain.as_fd(), &1u64.to_ne_bytes()).expect("writable");
-        assert!(drain.is_set() && drain.is_set() && !drain.has_successor());
+        assert!(is_set(&drain) && is_set(&drain) && !drain.has_successor());
     }
 }

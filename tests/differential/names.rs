@@ -5,31 +5,43 @@ use super::suite::Suite;
 pub(crate) fn cases(suite: &mut Suite) {
     for (index, query) in QUERIES.iter().enumerate() {
         let request = suite.get("/dump.php").param("QUERY_STRING", query);
-        suite.case(&format!("query {index} {query:?}"), request.param("REQUEST_URI", format!("/dump.php?{query}")));
+        suite.case(
+            &format!("query {index} {query:?}"),
+            request.param("REQUEST_URI", format!("/dump.php?{query}")),
+        );
     }
     for (index, query) in QUERIES.iter().enumerate() {
         let request = suite.get("/dump.php").form(query);
         suite.case(&format!("form {index} {query:?}"), request);
     }
     for cookie in COOKIES {
-        let request = suite.get("/dump.php?a=query").form("a=form&b=form").header("Cookie", cookie);
+        let request = suite
+            .get("/dump.php?a=query")
+            .form("a=form&b=form")
+            .header("Cookie", cookie);
         suite.case(&format!("cookie {cookie:?}"), request);
     }
     let latin = suite.get("/dump.php").header("Cookie", b"a=\xe9; \xff=1");
     suite.case("binary cookie", latin);
 
     let deep = format!("a{}=1", "[x]".repeat(70));
-    let many: String = (0..1100).map(|number| format!("v{number}={number}&")).collect();
+    let many: String = (0..1100)
+        .map(|number| format!("v{number}={number}&"))
+        .collect();
     let long = format!("a={}", "x".repeat(20_000));
     for (name, text) in [("deep", &deep), ("many", &many), ("long", &long)] {
         let query = suite.get("/dump.php").param("QUERY_STRING", text);
         suite.case(&format!("{name} query"), query);
         let form = suite.get("/dump.php").form(text);
         suite.case(&format!("{name} form"), form);
-        let cookie = suite.get("/dump.php").header("Cookie", text.replace('&', "; "));
+        let cookie = suite
+            .get("/dump.php")
+            .header("Cookie", text.replace('&', "; "));
         suite.case(&format!("{name} cookie"), cookie);
     }
-    let raw = suite.get("/dump.php").param("QUERY_STRING", b"a=\xff&\xe9=1&b=\xc3\xa9");
+    let raw = suite
+        .get("/dump.php")
+        .param("QUERY_STRING", b"a=\xff&\xe9=1&b=\xc3\xa9");
     suite.case("raw bytes in the query string", raw);
 }
 

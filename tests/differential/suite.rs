@@ -48,7 +48,10 @@ pub(crate) fn compare_with_fresh_fpm(area: &str, ini: &[&str], cases: fn(&mut Su
 fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().canonicalize().unwrap();
-    let mut suite = Suite { root: base.join("www"), cases: Vec::new() };
+    let mut suite = Suite {
+        root: base.join("www"),
+        cases: Vec::new(),
+    };
     fs::create_dir(&suite.root).unwrap();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php");
     for entry in fs::read_dir(scripts).unwrap() {
@@ -62,14 +65,23 @@ fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
     let state = base.join("state");
     let mut ini: Vec<String> = ini.iter().map(|&line| line.to_owned()).collect();
     ini.push(format!("session.save_path={}", state.display()));
-    let Some(fpm) = Fpm::start(&ini, pool, &base) else { return };
-    let builder = ini.iter().fold(Server::builder(), |builder, line| builder.ini(line));
+    let Some(fpm) = Fpm::start(&ini, pool, &base) else {
+        return;
+    };
+    let builder = ini
+        .iter()
+        .fold(Server::builder(), |builder, line| builder.ini(line));
     let server = builder.root(&suite.root).current_directory(&base).start();
 
     let stock = suite.run(&state, || fpm.connect());
     let ours = suite.run(&state, || server.connect());
     if let Ok(show) = std::env::var("FE_PHP_SHOW") {
-        for (case, stock) in suite.cases.iter().zip(&stock).filter(|(case, _)| case.name.contains(&show)) {
+        for (case, stock) in suite
+            .cases
+            .iter()
+            .zip(&stock)
+            .filter(|(case, _)| case.name.contains(&show))
+        {
             eprintln!("php-fpm's answer to {area}/{}: {stock:#?}", case.name);
         }
     }
@@ -79,7 +91,10 @@ fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
         let mut found = Vec::new();
         differ(stock, ours, &mut found);
         for (place, report) in found {
-            differences.push(Difference { place: format!("{area}/{}: {place}", case.name), report });
+            differences.push(Difference {
+                place: format!("{area}/{}: {place}", case.name),
+                report,
+            });
         }
     }
     judge(area, &suite, &differences, server.log().path());
@@ -87,9 +102,13 @@ fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
 
 fn judge(area: &str, suite: &Suite, differences: &[Difference], log: &Path) {
     let allowed = allowed::in_area(area);
-    let unlisted = |difference: &&Difference| !allowed.iter().any(|entry| entry.covers(&difference.place));
+    let unlisted =
+        |difference: &&Difference| !allowed.iter().any(|entry| entry.covers(&difference.place));
     let unlisted: Vec<&Difference> = differences.iter().filter(unlisted).collect();
-    let mut cases: Vec<&str> = unlisted.iter().map(|difference| difference.case()).collect();
+    let mut cases: Vec<&str> = unlisted
+        .iter()
+        .map(|difference| difference.case())
+        .collect();
     cases.dedup();
     let mut report = String::new();
     for (index, difference) in unlisted.iter().enumerate() {
@@ -98,20 +117,48 @@ fn judge(area: &str, suite: &Suite, differences: &[Difference], log: &Path) {
             continue;
         }
         let more = unlisted[index + 1..].iter().filter(same).count();
-        let more = if more > 0 { format!(" (and the same in {more} more cases)") } else { String::new() };
-        writeln!(report, "{}{more}\n{}", difference.place, difference.report.trim_end()).unwrap();
+        let more = if more > 0 {
+            format!(" (and the same in {more} more cases)")
+        } else {
+            String::new()
+        };
+        writeln!(
+            report,
+            "{:.200}{more}\n{}",
+            difference.place,
+            difference.report.trim_end()
+        )
+        .unwrap();
     }
     for entry in &allowed {
-        if !differences.iter().any(|difference| entry.covers(&difference.place)) {
-            writeln!(report, "{}: listed as a difference, but there is none ({})", entry.place, entry.reason).unwrap();
+        if !differences
+            .iter()
+            .any(|difference| entry.covers(&difference.place))
+        {
+            writeln!(
+                report,
+                "{}: listed as a difference, but there is none ({})",
+                entry.place, entry.reason
+            )
+            .unwrap();
         }
     }
-    let summary = format!("{area}: {} cases, {} differ", suite.cases.len(), cases.len());
-    eprintln!("{summary}, {} differences are allowed", differences.len() - unlisted.len());
+    let summary = format!(
+        "{area}: {} cases, {} differ",
+        suite.cases.len(),
+        cases.len()
+    );
+    eprintln!(
+        "{summary}, {} differences are allowed",
+        differences.len() - unlisted.len()
+    );
     if !report.is_empty() {
         let log = fs::read_to_string(log).unwrap_or_default();
         let log: Vec<&str> = log.lines().rev().take(20).collect();
-        let log: String = log.into_iter().rev().fold(String::new(), |all, line| all + line + "\n");
+        let log: String = log
+            .into_iter()
+            .rev()
+            .fold(String::new(), |all, line| all + line + "\n");
         panic!("- php-fpm, + fe-php\n{report}fe-php's log ends with\n{log}{summary}");
     }
 }
@@ -143,8 +190,15 @@ impl Suite {
 
     /// Adds a case.
     pub(crate) fn case(&mut self, name: &str, request: Request) {
-        assert!(self.cases.iter().all(|case| case.name != name), "two cases are called {name}");
-        self.cases.push(Case { name: name.to_owned(), request, half_close: false });
+        assert!(
+            self.cases.iter().all(|case| case.name != name),
+            "two cases are called {name}"
+        );
+        self.cases.push(Case {
+            name: name.to_owned(),
+            request,
+            half_close: false,
+        });
     }
 
     /// Adds a case whose connection ends after the request, at which php-fpm stops waiting for more of a body.
@@ -159,7 +213,12 @@ impl Suite {
     }
 
     /// Adds a case: a request for a script with this source.
-    pub(crate) fn script_with(&mut self, name: &str, source: &str, request: impl FnOnce(Request) -> Request) {
+    pub(crate) fn script_with(
+        &mut self,
+        name: &str,
+        source: &str,
+        request: impl FnOnce(Request) -> Request,
+    ) {
         let file = format!("case-{}.php", name.replace([' ', '/'], "-"));
         self.file(&file, source);
         self.case(name, request(self.get(&format!("/{file}"))));
@@ -172,6 +231,7 @@ impl Suite {
         let answer = |case: &Case| {
             let start = Instant::now();
             let mut connection = connect();
+            connection.set_timeout(Duration::from_secs(60)).unwrap(); // time limits count CPU time, which may be scarce
             let answer = if case.half_close {
                 connection.send(&case.request.encode());
                 connection.shutdown_write();
@@ -184,7 +244,7 @@ impl Suite {
                 Ok((id, _)) => Err(format!("answer to request {id}")),
                 Err(error) => Err(error.to_string()),
             };
-            if start.elapsed() > Duration::from_millis(1500) {
+            if start.elapsed() > Duration::from_secs(10) {
                 eprintln!("{} took {:?}", case.name, start.elapsed());
             }
             answer
@@ -193,27 +253,44 @@ impl Suite {
     }
 }
 
-fn differ(stock: &Result<Response, String>, ours: &Result<Response, String>, found: &mut Vec<(String, String)>) {
+fn differ(
+    stock: &Result<Response, String>,
+    ours: &Result<Response, String>,
+    found: &mut Vec<(String, String)>,
+) {
     let (stock, ours) = match (stock, ours) {
         (Ok(stock), Ok(ours)) => (stock, ours),
         (Err(stock), Err(ours)) if stock == ours => return,
         (stock, ours) => {
             let text = |answer: &Result<Response, String>| format!("{answer:?}");
-            found.push(("answer".to_owned(), lines(text(stock).as_bytes(), text(ours).as_bytes())));
+            found.push((
+                "answer".to_owned(),
+                lines(text(stock).as_bytes(), text(ours).as_bytes()),
+            ));
             return;
         }
     };
-    for (place, stock, ours) in [("head", &stock.head, &ours.head), ("stderr", &stock.stderr, &ours.stderr)] {
+    for (place, stock, ours) in [
+        ("head", &stock.head, &ours.head),
+        ("stderr", &stock.stderr, &ours.stderr),
+    ] {
         if stock != ours {
             found.push((place.to_owned(), lines(stock, ours)));
         }
     }
-    let status = |response: &Response| format!("{} {}", response.app_status, response.protocol_status);
+    let status =
+        |response: &Response| format!("{} {}", response.app_status, response.protocol_status);
     if status(stock) != status(ours) {
-        found.push(("status".to_owned(), lines(status(stock).as_bytes(), status(ours).as_bytes())));
+        found.push((
+            "status".to_owned(),
+            lines(status(stock).as_bytes(), status(ours).as_bytes()),
+        ));
     }
     if stock.body != ours.body {
-        if let (Ok(stock), Ok(ours)) = (serde_json::from_slice(&stock.body), serde_json::from_slice(&ours.body)) {
+        if let (Ok(stock), Ok(ours)) = (
+            serde_json::from_slice(&stock.body),
+            serde_json::from_slice(&ours.body),
+        ) {
             differ_json("body", &stock, &ours, found); // objects are alike in any order
         } else {
             found.push(("body".to_owned(), lines(&stock.body, &ours.body)));
@@ -226,13 +303,21 @@ fn differ_json(place: &str, stock: &Value, ours: &Value, found: &mut Vec<(String
     if let (Value::Object(stock), Value::Object(ours)) = (stock, ours) {
         let missing = Value::String("(not there)".to_owned());
         for (key, value) in stock {
-            differ_json(&format!("{place}.{key}"), value, ours.get(key).unwrap_or(&missing), found);
+            differ_json(
+                &format!("{place}.{key}"),
+                value,
+                ours.get(key).unwrap_or(&missing),
+                found,
+            );
         }
         for (key, value) in ours.iter().filter(|(key, _)| !stock.contains_key(*key)) {
             differ_json(&format!("{place}.{key}"), &missing, value, found);
         }
     } else if stock != ours {
-        found.push((place.to_owned(), lines(stock.to_string().as_bytes(), ours.to_string().as_bytes())));
+        found.push((
+            place.to_owned(),
+            lines(stock.to_string().as_bytes(), ours.to_string().as_bytes()),
+        ));
     }
 }
 
@@ -240,13 +325,30 @@ fn differ_json(place: &str, stock: &Value, ours: &Value, found: &mut Vec<(String
 fn lines(stock: &[u8], ours: &[u8]) -> String {
     let stock: Vec<&[u8]> = stock.split(|&byte| byte == b'\n').collect();
     let ours: Vec<&[u8]> = ours.split(|&byte| byte == b'\n').collect();
-    let start = stock.iter().zip(&ours).take_while(|(one, other)| one == other).count();
+    let start = stock
+        .iter()
+        .zip(&ours)
+        .take_while(|(one, other)| one == other)
+        .count();
     let most = stock.len().min(ours.len()) - start;
-    let end = stock.iter().rev().zip(ours.iter().rev()).take(most).take_while(|(one, other)| one == other).count();
+    let end = stock
+        .iter()
+        .rev()
+        .zip(ours.iter().rev())
+        .take(most)
+        .take_while(|(one, other)| one == other)
+        .count();
     let mut text = String::new();
-    let (stock, ours) = (&stock[start..stock.len() - end], &ours[start..ours.len() - end]);
+    let (stock, ours) = (
+        &stock[start..stock.len() - end],
+        &ours[start..ours.len() - end],
+    );
     let alike = match (stock, ours) {
-        ([stock], [ours]) => stock.iter().zip(ours.iter()).take_while(|(one, other)| one == other).count(),
+        ([stock], [ours]) => stock
+            .iter()
+            .zip(ours.iter())
+            .take_while(|(one, other)| one == other)
+            .count(),
         _ => 0,
     };
     for (sign, lines) in [('-', stock), ('+', ours)] {
@@ -268,17 +370,40 @@ fn lines(stock: &[u8], ours: &[u8]) -> String {
 fn a_difference_is_found_wherever_it_is() {
     let answer = |head: &str, body: &str| {
         let (head, body) = (head.as_bytes().to_vec(), body.as_bytes().to_vec());
-        Ok(Response { head, body, ..Response::default() })
+        Ok(Response {
+            head,
+            body,
+            ..Response::default()
+        })
     };
     let places = |stock, ours| {
         let mut found = Vec::new();
         differ(&stock, &ours, &mut found);
-        found.into_iter().map(|(place, _)| place).collect::<Vec<_>>()
+        found
+            .into_iter()
+            .map(|(place, _)| place)
+            .collect::<Vec<_>>()
     };
     assert!(places(answer("A: 1", "x"), answer("A: 1", "x")).is_empty());
-    assert_eq!(places(answer("A: 1\r\nB: 2", "x"), answer("B: 2\r\nA: 1", "y")), ["head", "body"]);
-    assert_eq!(places(answer("", r#"{"a":{"b":1},"c":[1]}"#), answer("", r#"{"c":[1],"a":{"d":1}}"#)), ["body.a.b", "body.a.d"]);
-    assert_eq!(places(answer("", "{}"), Err("closed".to_owned())), ["answer"]);
-    let failed = Ok(Response { app_status: 1, stderr: b"x".to_vec(), ..Response::default() });
+    assert_eq!(
+        places(answer("A: 1\r\nB: 2", "x"), answer("B: 2\r\nA: 1", "y")),
+        ["head", "body"]
+    );
+    assert_eq!(
+        places(
+            answer("", r#"{"a":{"b":1},"c":[1]}"#),
+            answer("", r#"{"c":[1],"a":{"d":1}}"#)
+        ),
+        ["body.a.b", "body.a.d"]
+    );
+    assert_eq!(
+        places(answer("", "{}"), Err("closed".to_owned())),
+        ["answer"]
+    );
+    let failed = Ok(Response {
+        app_status: 1,
+        stderr: b"x".to_vec(),
+        ..Response::default()
+    });
     assert_eq!(places(answer("", ""), failed), ["stderr", "status"]);
 }

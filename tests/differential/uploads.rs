@@ -4,7 +4,12 @@ use super::suite::Suite;
 
 pub(crate) fn cases(suite: &mut Suite) {
     suite.file("upload.php", SCRIPT);
-    let file = |name: &str, content: &str| part(&format!("form-data; name=\"{name}\"; filename=\"a.txt\""), content);
+    let file = |name: &str, content: &str| {
+        part(
+            &format!("form-data; name=\"{name}\"; filename=\"a.txt\""),
+            content,
+        )
+    };
     let field = |name: &str, content: &str| part(&format!("form-data; name=\"{name}\""), content);
     let forms = [
         ("one field", field("a", "1")),
@@ -15,55 +20,174 @@ pub(crate) fn cases(suite: &mut Suite) {
         ("same name twice", file("f", "1") + &file("f", "2")),
         ("array of files", file("f[]", "1") + &file("f[]", "2")),
         ("array with keys", file("f[a]", "1") + &file("f[b][c]", "2")),
-        ("array of fields", field("a[]", "1") + &field("a[]", "2") + &field("a[x][y]", "3")),
+        (
+            "array of fields",
+            field("a[]", "1") + &field("a[]", "2") + &field("a[x][y]", "3"),
+        ),
         ("empty file", file("f", "")),
-        ("no file chosen", part("form-data; name=\"f\"; filename=\"\"", "")),
-        ("content without a name", part("form-data; filename=\"x\"", "x")),
+        (
+            "no file chosen",
+            part("form-data; name=\"f\"; filename=\"\"", ""),
+        ),
+        (
+            "content without a name",
+            part("form-data; filename=\"x\"", "x"),
+        ),
         ("file of exactly the limit", file("f", &"x".repeat(65_536))),
-        ("file above the limit", file("f", &"x".repeat(65_537)) + &field("a", "after")),
-        ("two big files", file("f", &"x".repeat(60_000)) + &file("g", &"y".repeat(60_000))),
-        ("more than post_max_size", file("f", &"x".repeat(60_000)).repeat(5)),
-        ("limit in the form", field("MAX_FILE_SIZE", "4") + &file("f", "12345") + &file("g", "1234")),
-        ("thirty files", (0..30).map(|number| file(&format!("f{number}"), "x")).collect()),
-        ("path in the name", part("form-data; name=\"f\"; filename=\"C:\\dir\\a.txt\"", "x")),
-        ("slashes in the name", part("form-data; name=\"f\"; filename=\"../../etc/passwd\"", "x")),
-        ("relative directory", part("form-data; name=\"f\"; filename=\"dir/sub/a.txt\"", "x")),
-        ("quotes in the name", part("form-data; name=\"f\"; filename=\"a\\\"b.txt\"", "x")),
-        ("name without quotes", part("form-data; name=f; filename=a.txt", "x")),
-        ("name in single quotes", part("form-data; name='f'; filename='a.txt'", "x")),
-        ("name in UTF-8", part("form-data; name=\"f\"; filename=\"ä€.txt\"", "x")),
-        ("extended name", part("form-data; name=\"f\"; filename*=UTF-8''%e2%82%ac.txt", "x")),
-        ("file with type", part("form-data; name=\"f\"; filename=\"a.png\"\r\nContent-Type: image/png", "\u{89}PNG")),
-        ("file with encoding", part("form-data; name=\"f\"; filename=\"a\"\r\nContent-Transfer-Encoding: base64", "eA==")),
-        ("field with type", part("form-data; name=\"a\"\r\nContent-Type: application/json", "{}")),
-        ("names with dots and spaces", field("a.b", "1") + &field("c d", "2") + &file("e.f", "x")),
-        ("odd brackets", field("a[", "1") + &field("b]", "2") + &file("f[", "x") + &file("g]", "x") + &file("[h]", "x")),
-        ("line ends in a file", file("f", "a\r\nb\r\n--not\r\n--\r\n")),
-        ("lines that resemble the boundary", file("f", "\r\n--bound\r\n-boundary\r\n")),
+        (
+            "file above the limit",
+            file("f", &"x".repeat(65_537)) + &field("a", "after"),
+        ),
+        (
+            "two big files",
+            file("f", &"x".repeat(60_000)) + &file("g", &"y".repeat(60_000)),
+        ),
+        (
+            "more than post_max_size",
+            file("f", &"x".repeat(60_000)).repeat(5),
+        ),
+        (
+            "limit in the form",
+            field("MAX_FILE_SIZE", "4") + &file("f", "12345") + &file("g", "1234"),
+        ),
+        (
+            "thirty files",
+            (0..30)
+                .map(|number| file(&format!("f{number}"), "x"))
+                .collect(),
+        ),
+        (
+            "path in the name",
+            part("form-data; name=\"f\"; filename=\"C:\\dir\\a.txt\"", "x"),
+        ),
+        (
+            "slashes in the name",
+            part("form-data; name=\"f\"; filename=\"../../etc/passwd\"", "x"),
+        ),
+        (
+            "relative directory",
+            part("form-data; name=\"f\"; filename=\"dir/sub/a.txt\"", "x"),
+        ),
+        (
+            "quotes in the name",
+            part("form-data; name=\"f\"; filename=\"a\\\"b.txt\"", "x"),
+        ),
+        (
+            "name without quotes",
+            part("form-data; name=f; filename=a.txt", "x"),
+        ),
+        (
+            "name in single quotes",
+            part("form-data; name='f'; filename='a.txt'", "x"),
+        ),
+        (
+            "name in UTF-8",
+            part("form-data; name=\"f\"; filename=\"ä€.txt\"", "x"),
+        ),
+        (
+            "extended name",
+            part("form-data; name=\"f\"; filename*=UTF-8''%e2%82%ac.txt", "x"),
+        ),
+        (
+            "file with type",
+            part(
+                "form-data; name=\"f\"; filename=\"a.png\"\r\nContent-Type: image/png",
+                "\u{89}PNG",
+            ),
+        ),
+        (
+            "file with encoding",
+            part(
+                "form-data; name=\"f\"; filename=\"a\"\r\nContent-Transfer-Encoding: base64",
+                "eA==",
+            ),
+        ),
+        (
+            "field with type",
+            part(
+                "form-data; name=\"a\"\r\nContent-Type: application/json",
+                "{}",
+            ),
+        ),
+        (
+            "names with dots and spaces",
+            field("a.b", "1") + &field("c d", "2") + &file("e.f", "x"),
+        ),
+        (
+            "odd brackets",
+            field("a[", "1")
+                + &field("b]", "2")
+                + &file("f[", "x")
+                + &file("g]", "x")
+                + &file("[h]", "x"),
+        ),
+        (
+            "line ends in a file",
+            file("f", "a\r\nb\r\n--not\r\n--\r\n"),
+        ),
+        (
+            "lines that resemble the boundary",
+            file("f", "\r\n--bound\r\n-boundary\r\n"),
+        ),
         ("not a form", part("attachment; filename=\"x\"", "x")),
-        ("no disposition", "--boundary\r\nContent-Type: text/plain\r\n\r\nx\r\n".to_owned()),
+        (
+            "no disposition",
+            "--boundary\r\nContent-Type: text/plain\r\n\r\nx\r\n".to_owned(),
+        ),
         ("no headers", "--boundary\r\n\r\nx\r\n".to_owned()),
-        ("long header", part(&format!("form-data; name=\"f\"; x=\"{}\"; filename=\"a\"", "x".repeat(9000)), "x")),
-        ("many fields", (0..1100).map(|number| field(&format!("v{number}"), "x")).collect()),
+        (
+            "long header",
+            part(
+                &format!(
+                    "form-data; name=\"f\"; x=\"{}\"; filename=\"a\"",
+                    "x".repeat(9000)
+                ),
+                "x",
+            ),
+        ),
+        (
+            "many fields",
+            (0..1100)
+                .map(|number| field(&format!("v{number}"), "x"))
+                .collect(),
+        ),
         ("nothing", String::new()),
     ];
     for (name, parts) in forms {
-        let request = suite.get("/upload.php").post("multipart/form-data; boundary=boundary", parts + "--boundary--\r\n");
+        let request = suite.get("/upload.php").post(
+            "multipart/form-data; boundary=boundary",
+            parts + "--boundary--\r\n",
+        );
         suite.case(name, request);
     }
 
     let usual = file("f", "hello") + "--boundary--\r\n";
     let types = [
-        ("quoted boundary", "multipart/form-data; boundary=\"boundary\""),
-        ("boundary with charset", "multipart/form-data; charset=utf-8; boundary=boundary"),
-        ("boundary then charset", "multipart/form-data; boundary=boundary; charset=utf-8"),
+        (
+            "quoted boundary",
+            "multipart/form-data; boundary=\"boundary\"",
+        ),
+        (
+            "boundary with charset",
+            "multipart/form-data; charset=utf-8; boundary=boundary",
+        ),
+        (
+            "boundary then charset",
+            "multipart/form-data; boundary=boundary; charset=utf-8",
+        ),
         ("capital boundary", "multipart/form-data; BOUNDARY=boundary"),
         ("other boundary", "multipart/form-data; boundary=other"),
         ("missing boundary", "multipart/form-data"),
         ("empty boundary", "multipart/form-data; boundary="),
-        ("unfinished quote", "multipart/form-data; boundary=\"boundary"),
+        (
+            "unfinished quote",
+            "multipart/form-data; boundary=\"boundary",
+        ),
         ("capital type", "Multipart/Form-Data; boundary=boundary"),
-        ("long boundary", &format!("multipart/form-data; boundary={}", "b".repeat(6000))),
+        (
+            "long boundary",
+            &format!("multipart/form-data; boundary={}", "b".repeat(6000)),
+        ),
     ];
     for (name, content_type) in types {
         let request = suite.get("/upload.php").post(content_type, &usual);
@@ -77,16 +201,25 @@ pub(crate) fn cases(suite: &mut Suite) {
         ("text after", format!("{usual}epilogue")),
         ("bare line feeds", usual.replace("\r\n", "\n")),
     ] {
-        let request = suite.get("/upload.php").post("multipart/form-data; boundary=boundary", &body);
+        let request = suite
+            .get("/upload.php")
+            .post("multipart/form-data; boundary=boundary", &body);
         suite.case(name, request);
     }
-    let short = suite.get("/upload.php").post("multipart/form-data; boundary=boundary", &usual);
-    suite.case("length below the body", short.param("CONTENT_LENGTH", "100"));
+    let short = suite
+        .get("/upload.php")
+        .post("multipart/form-data; boundary=boundary", &usual);
+    suite.half_closed_case(
+        "length below the body",
+        short.param("CONTENT_LENGTH", "100"),
+    );
     let input = "<?php var_dump(strlen(file_get_contents('php://input')), count($_FILES));";
     suite.script_with("input of a multipart form", input, |request| {
         request.post("multipart/form-data; boundary=boundary", &usual)
     });
-    suite.script_with("moved", MOVE, |request| request.post("multipart/form-data; boundary=boundary", &usual));
+    suite.script_with("moved", MOVE, |request| {
+        request.post("multipart/form-data; boundary=boundary", &usual)
+    });
 }
 
 fn part(disposition: &str, content: &str) -> String {

@@ -10,7 +10,11 @@ use super::frontend::{Frontend, Program};
 use crate::support::client::Address;
 use crate::support::server::Server;
 
-const APACHE: Program = Program { name: "apache2", package: "apache2", arguments: &["-DFOREGROUND", "-f"] };
+const APACHE: Program = Program {
+    name: "apache2",
+    package: "apache2",
+    arguments: &["-DFOREGROUND", "-f"],
+};
 
 /// The usual way: a handler for files that end in `.php`.
 pub(crate) fn start(server: &Server) -> Frontend {

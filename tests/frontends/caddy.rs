@@ -4,8 +4,11 @@ use super::frontend::{Frontend, Program};
 use crate::support::client::Address;
 use crate::support::server::Server;
 
-const CADDY: Program =
-    Program { name: "caddy", package: "caddy", arguments: &["run", "--adapter", "caddyfile", "--config"] };
+const CADDY: Program = Program {
+    name: "caddy",
+    package: "caddy",
+    arguments: &["run", "--adapter", "caddyfile", "--config"],
+};
 
 /// As Caddy's manual has it, only that a missing script is not answered by `index.php`.
 pub(crate) fn start(server: &Server) -> Frontend {
@@ -20,7 +23,6 @@ pub(crate) fn start(server: &Server) -> Frontend {
             "{{
     admin off
     auto_https off
-    persist_config off
 }}
 http://127.0.0.1:{port} {{
     bind 127.0.0.1

@@ -49,7 +49,10 @@ impl Frontend {
         for attempt in 0..5 {
             let log = Log::new(directory.path().join(format!("log-{attempt}")));
             let port = free_port();
-            let place = Place { directory: directory.path(), port };
+            let place = Place {
+                directory: directory.path(),
+                port,
+            };
             let configuration = directory.path().join("configuration");
             fs::write(&configuration, configure(&place)).unwrap();
             let mut command = program.command(directory.path());
@@ -63,10 +66,16 @@ impl Frontend {
             // The connection may have been to the other one that took the port.
             if started && !exited && !process.has_exited() {
                 let site = Site::new(format!("http://127.0.0.1:{port}"));
-                return Self { _process: process, site, log, _directory: directory };
+                return Self {
+                    _process: process,
+                    site,
+                    log,
+                    _directory: directory,
+                };
             }
             let text = log.text();
-            let taken = text.to_ascii_lowercase().contains("in use") || text.contains("cannot bind");
+            let taken =
+                text.to_ascii_lowercase().contains("in use") || text.contains("cannot bind");
             assert!(taken, "{} does not start:\n{text}", program.name);
         }
         panic!("{}: five times no free port", program.name);
@@ -80,6 +89,18 @@ impl Frontend {
     /// What it has logged.
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+}
+
+/// Shows what a failed test cannot: the log goes with the directory.
+impl Drop for Frontend {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log.text();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("the front end's log ends with\n{}", last.join("\n"));
+        }
     }
 }
 
@@ -106,9 +127,15 @@ impl Program {
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/bin".into()]);
-    directories.map(|directory| directory.join(name)).find(|path| path.is_file())
+    directories
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -5,7 +5,11 @@ use super::http::Site;
 use crate::support::client::Address;
 use crate::support::server::Server;
 
-const HAPROXY: Program = Program { name: "haproxy", package: "haproxy", arguments: &["-db", "-f"] };
+const HAPROXY: Program = Program {
+    name: "haproxy",
+    package: "haproxy",
+    arguments: &["-db", "-f"],
+};
 
 /// Where its counters are to be had.
 const STATISTICS: &str = "/haproxy;csv";
@@ -47,6 +51,7 @@ fcgi-app php
     docroot {root}
     index index.php
     path-info ^(/.+\.php)(/.*)?$
+    pass-header Authorization
     option keep-conn
     option mpxs-conns
     option max-reqs {MAX_REQUESTS}
@@ -55,12 +60,19 @@ fcgi-app php
     })
 }
 
-/// How many connections HAProxy has made to PHP, and how many requests went over one that was there already.
-pub(crate) fn connections(site: &Site) -> (u64, u64) {
+/// How many connections HAProxy has made to PHP.
+pub(crate) fn connections(site: &Site) -> u64 {
     let table = site.get(STATISTICS).text();
-    let mut lines = table.lines().map(|line| line.trim_start_matches("# ").split(',').collect::<Vec<_>>());
-    let names = lines.next().unwrap();
-    let server = lines.find(|line| line[..2] == ["php", "fe-php"]).unwrap();
-    let column = |name| server[names.iter().position(|&found| found == name).unwrap()].parse().unwrap();
-    (column("connect"), column("reuse"))
+    let mut lines = table
+        .lines()
+        .map(|line| line.trim_start_matches("# ").split(',').collect::<Vec<_>>());
+    let column = lines
+        .next()
+        .unwrap()
+        .iter()
+        .position(|&name| name == "connect")
+        .unwrap();
+    lines.find(|line| line[..2] == ["php", "fe-php"]).unwrap()[column]
+        .parse()
+        .unwrap()
 }

@@ -70,8 +70,14 @@ impl Site {
 
     /// A request with `method` for `path` (with query string).
     pub(crate) fn request(&self, method: &str, path: &str) -> Call<'_> {
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.base_url));
-        Call { site: self, name: format!("{method} {path}"), request }
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base_url));
+        Call {
+            site: self,
+            name: format!("{method} {path}"),
+            request,
+        }
     }
 
     /// The answer to a GET request.
@@ -108,10 +114,16 @@ impl<'a> Call<'a> {
         const BOUNDARY: &str = "----fe-php-tests-boundary";
         let mut body = Vec::new();
         for (name, value) in fields {
-            let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+            let head = format!(
+                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            );
             body.extend_from_slice(head.as_bytes());
         }
-        let Upload { field, filename, content } = upload;
+        let Upload {
+            field,
+            filename,
+            content,
+        } = upload;
         let head = format!(
             "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{filename}\"\r\n\
              Content-Type: application/octet-stream\r\n\r\n"
@@ -124,7 +136,8 @@ impl<'a> Call<'a> {
 
     /// Sends it with a body of unknown length, in chunks.
     pub(crate) fn send_chunked(self, content_type: &str, body: &mut dyn Read) -> Answer {
-        self.header("Content-Type", content_type).finish(SendBody::from_reader(body))
+        self.header("Content-Type", content_type)
+            .finish(SendBody::from_reader(body))
     }
 
     /// Sends it without a body, and returns the answer's body as a stream.
@@ -139,11 +152,18 @@ impl<'a> Call<'a> {
         let (head, mut body) = response.into_parts();
         let body = body.with_config().limit(u64::MAX).read_to_vec();
         let body = body.unwrap_or_else(|error| panic!("{name}: body of {head:?}: {error}"));
-        Answer { status: head.status.as_u16(), headers: head.headers, body }
+        Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        }
     }
 
     fn run(self, body: impl AsSendBody) -> (String, Response<Body>) {
-        let request = self.request.body(body).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let request = self
+            .request
+            .body(body)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let response = self.site.agent.run(request);
         let response = response.unwrap_or_else(|error| panic!("{}: {error}", self.name));
         (self.name, response)
@@ -153,12 +173,18 @@ impl<'a> Call<'a> {
 impl Answer {
     /// The first header of this name, or "".
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// All headers of this name.
     pub(crate) fn all_headers(&self, name: &str) -> Vec<&str> {
-        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+        self.headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
     }
 
     /// The body as text.
@@ -193,7 +219,9 @@ pub(crate) fn read_exactly(stream: &mut impl Read, count: usize) -> io::Result<S
 
 /// Fields of a form, or of a query string.
 pub(crate) fn url_encode(fields: &[(&str, &str)]) -> String {
-    let pair = |(name, value): &(&str, &str)| format!("{}={}", percent_encode(name), percent_encode(value));
+    let pair = |(name, value): &(&str, &str)| {
+        format!("{}={}", percent_encode(name), percent_encode(value))
+    };
     fields.iter().map(pair).collect::<Vec<_>>().join("&")
 }
 

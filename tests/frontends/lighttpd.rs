@@ -4,7 +4,11 @@ use super::frontend::{Frontend, Program};
 use crate::support::client::Address;
 use crate::support::server::Server;
 
-const LIGHTTPD: Program = Program { name: "lighttpd", package: "lighttpd", arguments: &["-D", "-f"] };
+const LIGHTTPD: Program = Program {
+    name: "lighttpd",
+    package: "lighttpd",
+    arguments: &["-D", "-f"],
+};
 
 /// As in Debian's `15-fastcgi-php.conf`, but with a server that runs already.
 pub(crate) fn start(server: &Server) -> Frontend {

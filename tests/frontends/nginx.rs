@@ -6,8 +6,11 @@ use super::frontend::{Frontend, Program};
 use crate::support::client::Address;
 use crate::support::server::Server;
 
-const NGINX: Program =
-    Program { name: "nginx", package: "nginx", arguments: &["-e", "stderr", "-g", "daemon off;", "-c"] };
+const NGINX: Program = Program {
+    name: "nginx",
+    package: "nginx",
+    arguments: &["-e", "stderr", "-g", "daemon off;", "-c"],
+};
 
 /// Passes to PHP what ends in `.php`, with or without PATH_INFO. Below `/unbuffered`, bodies go both ways as they come.
 pub(crate) fn start(server: &Server) -> Frontend {

@@ -80,7 +80,11 @@ enum Stream {
 impl Address {
     /// A path, or `host:port`.
     pub(crate) fn parse(text: &str) -> Self {
-        if text.contains('/') { Self::Unix(text.into()) } else { Self::Tcp(text.to_owned()) }
+        if text.contains('/') {
+            Self::Unix(text.into())
+        } else {
+            Self::Tcp(text.to_owned())
+        }
     }
 }
 
@@ -100,7 +104,12 @@ impl Connection {
                 Stream::Tcp(stream)
             }
         };
-        let mut connection = Self { stream, received: Vec::new(), partial: HashMap::new(), timeout: Duration::ZERO };
+        let mut connection = Self {
+            stream,
+            received: Vec::new(),
+            partial: HashMap::new(),
+            timeout: Duration::ZERO,
+        };
         connection.set_timeout(super::DEADLINE)?;
         Ok(connection)
     }
@@ -116,7 +125,8 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.try_send(bytes).unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));
+        self.try_send(bytes)
+            .unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));
     }
 
     /// Sends bytes as they are, where the server may have closed.
@@ -126,8 +136,14 @@ impl Connection {
 
     /// Sends `request` and returns its answer.
     pub(crate) fn exchange(&mut self, request: &Request) -> Response {
-        let (id, response) = self.try_exchange(request).unwrap_or_else(|error| panic!("{error}; so far {self:?}"));
-        assert_eq!(id, request.id(), "the answer to another request: {response:?}");
+        let (id, response) = self
+            .try_exchange(request)
+            .unwrap_or_else(|error| panic!("{error}; so far {self:?}"));
+        assert_eq!(
+            id,
+            request.id(),
+            "the answer to another request: {response:?}"
+        );
         response
     }
 
@@ -155,7 +171,8 @@ impl Connection {
 
     /// The next answer that is complete, whichever request it belongs to.
     pub(crate) fn next_response(&mut self) -> (u16, Response) {
-        self.try_next_response().unwrap_or_else(|error| panic!("{error}; so far {:?}", self.partial))
+        self.try_next_response()
+            .unwrap_or_else(|error| panic!("{error}; so far {:?}", self.partial))
     }
 
     /// The next answer that is complete; an error if the connection ends or the deadline passes before.
@@ -186,14 +203,19 @@ impl Connection {
 
     /// What has come so far as standard output of the request with this id.
     pub(crate) fn stdout_so_far(&self, id: u16) -> &[u8] {
-        self.partial.get(&id).map_or(&[], |response| &response.stdout)
+        self.partial
+            .get(&id)
+            .map_or(&[], |response| &response.stdout)
     }
 
     /// The next record; panics if the connection ends or the deadline passes.
     pub(crate) fn record(&mut self) -> Record {
         match self.try_record() {
             Ok(Some(record)) => record,
-            Ok(None) => panic!("connection closed, where a record was expected; so far {:?}", self.partial),
+            Ok(None) => panic!(
+                "connection closed, where a record was expected; so far {:?}",
+                self.partial
+            ),
             Err(error) => panic!("waiting for a record: {error}; so far {:?}", self.partial),
         }
     }
@@ -212,7 +234,11 @@ impl Connection {
         }
         let content = self.received[8..8 + length].to_vec();
         self.received.drain(..8 + length + usize::from(header[6]));
-        Ok(Some(Record { kind: header[1], id: u16::from_be_bytes([header[2], header[3]]), content }))
+        Ok(Some(Record {
+            kind: header[1],
+            id: u16::from_be_bytes([header[2], header[3]]),
+            content,
+        }))
     }
 
     /// Waits until the server closes; panics if it sends anything before or does not.
@@ -254,14 +280,20 @@ impl Connection {
     fn fill(&mut self, count: usize, end: Instant) -> io::Result<bool> {
         while self.received.len() < count {
             if self.read_some(end)? == 0 {
-                return if self.received.is_empty() { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.received.is_empty() {
+                    Ok(false)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
         Ok(true)
     }
 
     fn read_some(&mut self, end: Instant) -> io::Result<usize> {
-        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = end
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
         self.stream.set_read_timeout(left)?;
         let mut buffer = [0; 64 * 1024];
         match self.stream.read(&mut buffer) {
@@ -269,7 +301,9 @@ impl Connection {
                 self.received.extend_from_slice(&buffer[..count]);
                 Ok(count)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
             Err(error) => Err(error),
         }
     }
@@ -278,7 +312,10 @@ impl Connection {
 impl Response {
     /// The value of a header, if it is there exactly once.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(header, _)| header.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "{name} twice in {self:?}");
         value
@@ -306,18 +343,28 @@ impl Response {
             }
             None => self.body = stdout,
         }
-        for line in String::from_utf8_lossy(&self.head).split("\r\n").filter(|line| !line.is_empty()) {
+        for line in String::from_utf8_lossy(&self.head)
+            .split("\r\n")
+            .filter(|line| !line.is_empty())
+        {
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
-            self.headers.push((name.to_owned(), value.trim().to_owned()));
+            self.headers
+                .push((name.to_owned(), value.trim().to_owned()));
         }
-        let status = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Status"));
-        self.status = status.map_or(200, |(_, value)| value[..value.len().min(3)].parse().unwrap_or(0));
+        let status = self
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("Status"));
+        self.status = status.map_or(200, |(_, value)| {
+            value[..value.len().min(3)].parse().unwrap_or(0)
+        });
     }
 }
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned();
+        let short =
+            |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned();
         f.debug_struct("Response")
             .field("status", &self.status)
             .field("head", &short(&self.head))

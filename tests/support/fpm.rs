@@ -33,7 +33,11 @@ impl Fpm {
         let log = Log::new(directory.path().join("log"));
         let ini = Ini::write(directory.path(), ini);
         let configuration = directory.path().join("php-fpm.conf");
-        let user = if getuid().is_root() { "user = root\ngroup = root\n" } else { "" };
+        let user = if getuid().is_root() {
+            "user = root\ngroup = root\n"
+        } else {
+            ""
+        };
         let text = format!(
             "[global]\nerror_log = {log}\ndaemonize = no\n[www]\nlisten = {socket}\n{user}\
              pm = static\npm.max_children = 1\n{pool}\n",
@@ -44,13 +48,23 @@ impl Fpm {
 
         let mut command = Command::new(program);
         environment(&mut command, &ini);
-        command.current_dir(current_directory).args(["-F", "-O", "-y"]).arg(&configuration).arg("-c").arg(&ini.directory);
+        command
+            .current_dir(current_directory)
+            .args(["-F", "-O", "-y"])
+            .arg(&configuration)
+            .arg("-c")
+            .arg(&ini.directory);
         if getuid().is_root() {
             command.arg("-R");
         }
         let mut process = Process::start(&mut command, log.clone());
         process.expect_started(READY);
-        Some(Self { process, socket, log, _directory: directory })
+        Some(Self {
+            process,
+            socket,
+            log,
+            _directory: directory,
+        })
     }
 
     /// Where it listens.
@@ -78,8 +92,15 @@ impl Fpm {
 fn program() -> Option<PathBuf> {
     let program = php::fpm();
     if program.is_none() {
-        assert!(std::env::var_os("FE_PHP_TEST_ALL").is_none(), "no php-fpm of PHP {} found", php::version());
-        eprintln!("skipped: no php-fpm of PHP {} found (Debian: php-fpm; or set PHP_FPM)", php::version());
+        assert!(
+            std::env::var_os("FE_PHP_TEST_ALL").is_none(),
+            "no php-fpm of PHP {} found",
+            php::version()
+        );
+        eprintln!(
+            "skipped: no php-fpm of PHP {} found (Debian: php-fpm; or set PHP_FPM)",
+            php::version()
+        );
     }
     program
 }

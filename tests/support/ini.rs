@@ -18,7 +18,10 @@ impl Ini {
     /// Writes both below `directory`: the extensions of the PHP under test without Xdebug (which changes what errors
     /// look like), OPcache on, and `lines` as php.ini.
     pub(crate) fn write(directory: &Path, lines: &[String]) -> Self {
-        let ini = Self { directory: directory.join("ini"), scan_directory: directory.join("ini/conf.d") };
+        let ini = Self {
+            directory: directory.join("ini"),
+            scan_directory: directory.join("ini/conf.d"),
+        };
         fs::create_dir_all(&ini.scan_directory).unwrap();
         let mut has_opcache = php::version_number() >= 80500; // compiled in
         for file in system_files() {
@@ -30,7 +33,11 @@ impl Ini {
             fs::copy(&file, ini.scan_directory.join(name)).unwrap();
         }
         if !has_opcache {
-            fs::write(ini.scan_directory.join("00-opcache.ini"), "zend_extension=opcache\n").unwrap();
+            fs::write(
+                ini.scan_directory.join("00-opcache.ini"),
+                "zend_extension=opcache\n",
+            )
+            .unwrap();
         }
         fs::write(ini.directory.join("php.ini"), lines.join("\n") + "\n").unwrap();
         ini
@@ -47,8 +54,14 @@ impl Ini {
 /// The files that load extensions: php-fpm's on Debian, else where this PHP was told to look.
 fn system_files() -> Vec<PathBuf> {
     let debian = PathBuf::from(format!("/etc/php/{}/fpm/conf.d", php::branch()));
-    let directory = if php::is_packaged() && debian.exists() { debian } else { php::config("--ini-dir").into() };
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let directory = if php::is_packaged() && debian.exists() {
+        debian
+    } else {
+        php::config("--ini-dir").into()
+    };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "ini"));
     files.sort();

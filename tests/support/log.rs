@@ -26,7 +26,10 @@ impl Log {
 
     /// How many lines have `text` in them so far.
     pub(crate) fn count(&self, text: &str) -> usize {
-        self.text().lines().filter(|line| line.contains(text)).count()
+        self.text()
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
     }
 
     /// Waits for the first line with `text` in it and returns it; panics with the whole log if none comes.

@@ -18,7 +18,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Repeats `condition` until it holds; panics with `what` if it does not within [`DEADLINE`].
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    assert!(holds_within(DEADLINE, &mut condition), "{what}: not within {DEADLINE:?}");
+    assert!(
+        holds_within(DEADLINE, &mut condition),
+        "{what}: not within {DEADLINE:?}"
+    );
 }
 
 /// Repeats `condition` until it holds or `time` is over.

@@ -12,7 +12,11 @@ pub(crate) fn version() -> &'static str {
 
 /// Major and minor version, such as `8.2`.
 pub(crate) fn branch() -> String {
-    version().splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+    version()
+        .splitn(3, '.')
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// The version as one number, such as 80235.
@@ -24,7 +28,8 @@ pub(crate) fn version_number() -> u32 {
 pub(crate) fn is_zts() -> bool {
     static ZTS: LazyLock<bool> = LazyLock::new(|| {
         let header = PathBuf::from(config("--include-dir")).join("main/php_config.h");
-        let text = std::fs::read_to_string(&header).unwrap_or_else(|error| panic!("{}: {error}", header.display()));
+        let text = std::fs::read_to_string(&header)
+            .unwrap_or_else(|error| panic!("{}: {error}", header.display()));
         text.lines().any(|line| line.trim_end() == "#define ZTS 1")
     });
     *ZTS

@@ -30,17 +30,34 @@ pub(crate) struct Identity {
 impl Process {
     /// Starts `command` with its output going to `log`.
     pub(crate) fn start(command: &mut Command, log: Log) -> Self {
-        let file = File::options().create(true).append(true).open(log.path()).unwrap();
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self { child, log, exited: None }
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log.path())
+            .unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self {
+            child,
+            log,
+            exited: None,
+        }
     }
 
     /// Waits for `text` in the log; panics when the process ends before it comes.
     pub(crate) fn expect_started(&mut self, text: &str) {
         let ready = holds_within(DEADLINE, || self.log.count(text) > 0 || self.has_exited());
         let status = self.exited;
-        assert!(ready && self.log.count(text) > 0, "no {text:?} in the log ({status:?}):\n{}", self.log.text());
+        assert!(
+            ready && self.log.count(text) > 0,
+            "no {text:?} in the log ({status:?}):\n{}",
+            self.log.text()
+        );
     }
 
     /// The process number.
@@ -71,9 +88,14 @@ impl Process {
     /// started a program.
     pub(crate) fn worker_pids(&self) -> Vec<i32> {
         let descendants = self.descendants();
-        let is_leaf = |process: &&Identity| !descendants.iter().any(|other| other.parent == process.pid);
-        let mut pids: Vec<i32> =
-            descendants.iter().filter(is_leaf).filter(|process| !process.zombie).map(|process| process.pid).collect();
+        let is_leaf =
+            |process: &&Identity| !descendants.iter().any(|other| other.parent == process.pid);
+        let mut pids: Vec<i32> = descendants
+            .iter()
+            .filter(is_leaf)
+            .filter(|process| !process.zombie)
+            .map(|process| process.pid)
+            .collect();
         pids.sort_unstable();
         pids
     }
@@ -89,7 +111,11 @@ impl Process {
     /// Waits until it is over.
     pub(crate) fn wait_exit(&mut self) -> ExitStatus {
         let over = holds_within(DEADLINE, || self.has_exited());
-        assert!(over, "still running after {DEADLINE:?}:\n{}", self.log.text());
+        assert!(
+            over,
+            "still running after {DEADLINE:?}:\n{}",
+            self.log.text()
+        );
         self.exited.unwrap()
     }
 }
@@ -112,8 +138,16 @@ impl Drop for Process {
             kill(process.pid, Signal::KILL);
         }
         if !std::thread::panicking() {
-            assert!(ended, "SIGTERM does not end the server:\n{}", self.log.text());
-            assert!(clean, "the server left {leaked:?} running:\n{}", self.log.text());
+            assert!(
+                ended,
+                "SIGTERM does not end the server:\n{}",
+                self.log.text()
+            );
+            assert!(
+                clean,
+                "the server left {leaked:?} running:\n{}",
+                self.log.text()
+            );
         }
     }
 }
@@ -123,9 +157,16 @@ impl Identity {
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything; after it: state, parent, …, start time as field 22.
-        let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().collect();
+        let fields: Vec<&str> = stat[stat.rfind(')')? + 1..]
+            .split_ascii_whitespace()
+            .collect();
         let (parent, started) = (fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?);
-        Some(Self { pid, parent, started, zombie: *fields.first()? == "Z" })
+        Some(Self {
+            pid,
+            parent,
+            started,
+            zombie: *fields.first()? == "Z",
+        })
     }
 
     /// Whether it is still there and not merely waiting to be reaped.

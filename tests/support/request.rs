@@ -44,7 +44,13 @@ impl Request {
             ("HTTP_HOST", "example.test"),
         ]
         .map(|(name, value)| (name.into(), value.into()));
-        Self { id: 1, role: 1, flags: 0, params: params.into(), body: Vec::new() }
+        Self {
+            id: 1,
+            role: 1,
+            flags: 0,
+            params: params.into(),
+            body: Vec::new(),
+        }
     }
 
     /// The request's number on its connection.
@@ -72,7 +78,11 @@ impl Request {
 
     /// Sets a param in place, or appends it.
     pub(crate) fn param(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        match self.params.iter_mut().find(|(found, _)| found == name.as_bytes()) {
+        match self
+            .params
+            .iter_mut()
+            .find(|(found, _)| found == name.as_bytes())
+        {
             Some((_, found)) => *found = value.as_ref().into(),
             None => self.params.push((name.into(), value.as_ref().into())),
         }
@@ -81,7 +91,8 @@ impl Request {
 
     /// Appends a param, even if one of that name is there.
     pub(crate) fn another_param(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
-        self.params.push((name.as_ref().into(), value.as_ref().into()));
+        self.params
+            .push((name.as_ref().into(), value.as_ref().into()));
         self
     }
 
@@ -99,7 +110,10 @@ impl Request {
 
     /// Sets the param of an HTTP header.
     pub(crate) fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.param(&format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_")), value)
+        self.param(
+            &format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_")),
+            value,
+        )
     }
 
     /// Sets the method.
@@ -110,7 +124,10 @@ impl Request {
     /// A POST with this body, its length and type announced.
     pub(crate) fn post(self, content_type: &str, body: impl AsRef<[u8]>) -> Self {
         let length = body.as_ref().len().to_string();
-        let post = self.method("POST").param("CONTENT_TYPE", content_type).param("CONTENT_LENGTH", length);
+        let post = self
+            .method("POST")
+            .param("CONTENT_TYPE", content_type)
+            .param("CONTENT_LENGTH", length);
         post.body(body)
     }
 
@@ -147,7 +164,11 @@ impl Request {
     /// Only the first record.
     pub(crate) fn encode_begin(&self) -> Vec<u8> {
         let role = self.role.to_be_bytes();
-        record(BEGIN_REQUEST, self.id, &[role[0], role[1], self.flags, 0, 0, 0, 0, 0])
+        record(
+            BEGIN_REQUEST,
+            self.id,
+            &[role[0], role[1], self.flags, 0, 0, 0, 0, 0],
+        )
     }
 
     /// The content of the params stream.
@@ -179,7 +200,10 @@ pub(crate) fn pairs(mut content: &[u8]) -> Vec<(String, String)> {
     while let [name, value, rest @ ..] = content {
         let (name, rest) = rest.split_at(usize::from(*name));
         let (value, rest) = rest.split_at(usize::from(*value));
-        pairs.push((String::from_utf8(name.into()).unwrap(), String::from_utf8(value.into()).unwrap()));
+        pairs.push((
+            String::from_utf8(name.into()).unwrap(),
+            String::from_utf8(value.into()).unwrap(),
+        ));
         content = rest;
     }
     pairs

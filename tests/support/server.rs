@@ -16,7 +16,11 @@ use super::process::Process;
 /// `server!(name, Server::builder().workers(4), |s| { … })`.
 macro_rules! server {
     ($name:ident, |$server:ident| $body:block) => {
-        server!($name, $crate::support::server::Server::builder(), |$server| $body);
+        server!(
+            $name,
+            $crate::support::server::Server::builder(),
+            |$server| $body
+        );
     };
     ($name:ident, $builder:expr, |$server:ident| $body:block) => {
         #[test]
@@ -94,6 +98,11 @@ impl Server {
     /// Where it listens.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where it listens at `host:` with a port that the kernel chose.
+    pub(crate) fn tcp_address(&self, host: &str) -> Address {
+        listening_address(&self.log, host)
     }
 
     /// The document root.
@@ -179,7 +188,7 @@ impl Builder {
         self
     }
 
-    /// A php.ini line.
+    /// A php.ini line; `{directory}` stands for the test's own directory.
     pub(crate) fn ini(mut self, line: &str) -> Self {
         self.ini.push(line.to_owned());
         self
@@ -187,7 +196,8 @@ impl Builder {
 
     /// Further command line arguments.
     pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -195,32 +205,63 @@ impl Builder {
     pub(crate) fn start(self) -> Server {
         let directory = tempfile::tempdir().unwrap();
         let log = Log::new(directory.path().join("log"));
-        let ini = Ini::write(directory.path(), &self.ini);
+        let path = directory.path().to_str().unwrap();
+        let lines: Vec<String> = self
+            .ini
+            .iter()
+            .map(|line| line.replace("{directory}", path))
+            .collect();
+        let ini = Ini::write(directory.path(), &lines);
         let root = self.root.unwrap_or_else(|| directory.path().join("www"));
         fs::create_dir_all(&root).unwrap();
         let socket = directory.path().join("fe-php.sock");
-        let listen = self.listen.clone().unwrap_or_else(|| socket.to_str().unwrap().to_owned());
+        let listen = self
+            .listen
+            .clone()
+            .unwrap_or_else(|| socket.to_str().unwrap().to_owned());
 
         let mut command = Command::new(env!("CARGO_BIN_EXE_fe-php"));
         environment(&mut command, &ini);
-        command.current_dir(self.current_directory.as_deref().unwrap_or_else(|| directory.path()));
-        command.args(["fpm", "--listen", &listen, "--workers", &self.workers.to_string(), "-c"]);
+        command.current_dir(
+            self.current_directory
+                .as_deref()
+                .unwrap_or_else(|| directory.path()),
+        );
+        command.args([
+            "fpm",
+            "--listen",
+            &listen,
+            "--workers",
+            &self.workers.to_string(),
+            "-c",
+        ]);
         command.arg(&ini.directory).args(&self.arguments);
         let mut process = Process::start(&mut command, log.clone());
         process.expect_started(READY);
 
         let address = match &self.listen {
-            Some(listen) if listen.ends_with(":0") => listening_address(&log, &listen[..listen.len() - 1]),
+            Some(listen) if listen.ends_with(":0") => {
+                listening_address(&log, &listen[..listen.len() - 1])
+            }
             Some(listen) => Address::parse(listen),
             None => Address::Unix(socket),
         };
-        Server { process, address, log, ini, root, directory }
+        Server {
+            process,
+            address,
+            log,
+            ini,
+            root,
+            directory,
+        }
     }
 }
 
 /// Gives a server the environment that php-fpm gives its children: as little as possible, and the same for all.
 pub(crate) fn environment(command: &mut Command, ini: &Ini) {
-    command.env_clear().env("PHP_INI_SCAN_DIR", &ini.scan_directory);
+    command
+        .env_clear()
+        .env("PHP_INI_SCAN_DIR", &ini.scan_directory);
     let (user, home) = if getuid().is_root() {
         ("root".to_owned(), "/root".to_owned())
     } else {
@@ -237,5 +278,11 @@ pub(crate) const READY: &str = "ready to handle connections";
 fn listening_address(log: &Log, host: &str) -> Address {
     let line = log.expect(&format!("listening at {host}"));
     let (_, address) = line.split_once("listening at ").unwrap();
-    Address::parse(address.split_whitespace().next().unwrap().trim_end_matches([',', '.']))
+    Address::parse(
+        address
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .trim_end_matches([',', '.']),
+    )
 }

@@ -1,0 +1,216 @@
+//! OPcache and APCu: active, shared by all worker processes of a pool, and safe to reset under load.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::client::Connection;
+use crate::support::php;
+use crate::support::server::Server;
+
+/// Asks every worker at once, so that each must answer one; returns all answers.
+fn ask_all(s: &Server, workers: usize, uri: &str) -> Vec<String> {
+    let mut connections: Vec<Connection> = (0..workers).map(|_| s.connect()).collect();
+    for connection in &mut connections {
+        connection.send(&s.request(uri).encode());
+    }
+    connections
+        .iter_mut()
+        .map(|connection| connection.response(1).text())
+        .collect()
+}
+
+server!(opcache_is_active, |s| {
+    s.php(
+        "status.php",
+        "<?php echo json_encode(opcache_get_status(false)['opcache_enabled']);",
+    );
+    assert_eq!(s.get("/status.php").text(), "true");
+});
+
+server!(
+    opcache_memory_is_shared_by_all_workers,
+    Server::builder()
+        .workers(4)
+        .ini("opcache.file_update_protection=0"),
+    |s| {
+        let cached = s.php("cached.php", "<?php echo 'compiled';");
+        assert_eq!(s.get("/cached.php").text(), "compiled");
+        s.php(
+            "who.php",
+            &format!(
+                "<?php usleep(200000); echo getmypid(), ' ', json_encode(opcache_is_script_cached('{}'));",
+                cached.display()
+            ),
+        );
+        let answers = ask_all(&s, 4, "/who.php");
+        let pids: HashSet<&str> = answers.iter().filter_map(|a| a.split(' ').next()).collect();
+        assert_eq!(pids.len(), if php::is_zts() { 1 } else { 4 }, "{answers:?}");
+        assert!(
+            answers.iter().all(|answer| answer.ends_with(" true")),
+            "{answers:?}"
+        );
+    }
+);
+
+server!(
+    apcu_memory_is_shared_by_all_workers,
+    Server::builder().workers(4).ini("apc.enabled=1"),
+    |s| {
+        s.php(
+            "store.php",
+            "<?php var_dump(apcu_store('key', getmypid()));",
+        );
+        assert_eq!(s.get("/store.php").text().trim(), "bool(true)");
+        s.php(
+            "fetch.php",
+            "<?php usleep(200000); echo getmypid(), ' ', apcu_fetch('key');",
+        );
+        let answers = ask_all(&s, 4, "/fetch.php");
+        let values: HashSet<&str> = answers.iter().filter_map(|a| a.split(' ').nth(1)).collect();
+        assert_eq!(values.len(), 1, "{answers:?}");
+        assert_ne!(values.iter().next(), Some(&""));
+        let pids: HashSet<&str> = answers.iter().filter_map(|a| a.split(' ').next()).collect();
+        assert_eq!(pids.len(), if php::is_zts() { 1 } else { 4 }, "{answers:?}");
+    }
+);
+
+#[test]
+fn preloaded_classes_are_there_in_every_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let preload = directory.path().join("preload.php");
+    std::fs::write(
+        &preload,
+        "<?php class Preloaded { const WORD = 'preloaded'; } function preloaded() { return Preloaded::WORD; }",
+    )
+    .unwrap();
+    let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
+    let s = Server::builder()
+        .workers(2)
+        .ini(&format!("opcache.preload={}", preload.display()))
+        .ini(&format!("opcache.preload_user={user}"))
+        .start();
+    s.php(
+        "use.php",
+        "<?php echo preloaded(), json_encode(class_exists('Preloaded', false));",
+    );
+    for _ in 0..3 {
+        assert_eq!(s.get("/use.php").text(), "preloadedtrue");
+    }
+}
+
+/// Writes scripts that are worth caching, and one that includes them all; returns its right answer.
+fn write_scripts(s: &Server, count: usize, values: usize) -> String {
+    let mut main = String::from("<?php $all = '';\n");
+    let mut expected = String::new();
+    for number in 0..count {
+        let list: Vec<String> = (0..values)
+            .map(|value| (value * number).to_string())
+            .collect();
+        s.php(
+            &format!("part{number}.php"),
+            &format!(
+                "<?php class Part{number} {{ public $list = [{}]; function word() {{ return 'part {number};'; }} }}",
+                list.join(",")
+            ),
+        );
+        writeln!(
+            main,
+            "require __DIR__ . '/part{number}.php'; $part = new Part{number}; \
+             $all .= $part->word() . array_sum($part->list);"
+        )
+        .unwrap();
+        let sum: usize = (0..values).map(|value| value * number).sum();
+        write!(expected, "part {number};{sum}").unwrap();
+    }
+    main.push_str("echo $all;");
+    s.php("main.php", &main);
+    expected
+}
+
+/// Runs `main.php` from several kept-alive connections for some seconds while `disturb` does its worst.
+fn under_load(s: &Server, expected: &str, time: Duration, disturb: impl Fn() + Sync) {
+    let end = Instant::now() + time;
+    let stop = AtomicBool::new(false);
+    let requests = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut connection = s.connect();
+                while !stop.load(Ordering::Relaxed) {
+                    let started = Instant::now();
+                    let response = connection.exchange(&s.request("/main.php").keep());
+                    assert_eq!(response.text(), expected);
+                    assert!(
+                        started.elapsed() < Duration::from_secs(5),
+                        "a request stalled"
+                    );
+                    requests.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while Instant::now() < end {
+            disturb();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(requests.load(Ordering::Relaxed) > 50);
+}
+
+server!(
+    resetting_opcache_under_load_disturbs_no_request,
+    Server::builder()
+        .workers(4)
+        .ini("opcache.file_update_protection=0"),
+    |s| {
+        let expected = write_scripts(&s, 40, 100);
+        s.php("reset.php", "<?php var_dump(opcache_reset());");
+        under_load(&s, &expected, Duration::from_secs(6), || {
+            assert!(s.get("/reset.php").text().starts_with("bool("));
+            std::thread::sleep(Duration::from_millis(300));
+        });
+        if php::is_zts() {
+            // Threads may not see their OPcache restart: the generation is replaced instead.
+            s.expect_log("OPcache restart pending");
+            s.expect_log("(generation 2) has taken over");
+        }
+    }
+);
+
+server!(
+    running_out_of_opcache_memory_under_load_disturbs_no_request,
+    Server::builder()
+        .workers(4)
+        .ini("opcache.memory_consumption=8")
+        .ini("opcache.interned_strings_buffer=1")
+        .ini("opcache.file_update_protection=0")
+        .ini("opcache.max_wasted_percentage=1")
+        .ini("opcache.revalidate_freq=0"),
+    |s| {
+        let expected = write_scripts(&s, 40, 2000);
+        // New scripts all the time, until the memory is full.
+        let number = AtomicUsize::new(0);
+        under_load(&s, &expected, Duration::from_secs(6), || {
+            let name = format!("new{}.php", number.fetch_add(1, Ordering::Relaxed));
+            let list = vec!["'a string of some length that is not interned'"; 5000].join(".'x',");
+            s.php(
+                &name,
+                &format!("<?php $list = [{list}]; echo count($list);"),
+            );
+            assert_eq!(s.get(&format!("/{name}")).text(), "5000");
+        });
+    }
+);
+
+server!(
+    replacing_the_generation_disturbs_no_request,
+    Server::builder().workers(3),
+    |s| {
+        let expected = write_scripts(&s, 3, 10);
+        under_load(&s, &expected, Duration::from_secs(7), || {
+            s.reload();
+            std::thread::sleep(Duration::from_millis(500));
+        });
+    }
+);
