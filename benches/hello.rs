@@ -7,12 +7,12 @@
 //! ```
 //!
 //! Both have four workers, a Unix socket and the same php.ini: OPcache, and no other extension than PHP has built in
-//! (`PHP_INI_SCAN_DIR=/etc/php/8.2/fpm/conf.d` in the environment adds Debian's). One thread keeps a request open on each of
-//! four connections (`--connections`). Servers take turns, so that what else the machine does hits all alike; figures are medians over the
-//! rounds, and ratios medians of the ratios within a round. CPU is that of the server's whole process tree, in
-//! nanoseconds from its CPU clocks. Throughput depends on the load generator, which shares the processors, so look at
-//! CPU first. `busy` is the number of processes that did a tenth of the work or more: few busy processes cost less CPU (they
-//! sleep less), but use fewer processors.
+//! (`PHP_INI_SCAN_DIR=/etc/php/8.2/fpm/conf.d` in the environment adds Debian's). One thread keeps a request open on
+//! each of four connections (`--connections`). Servers take turns, so that what else the machine does hits all alike;
+//! figures are medians over the rounds, and ratios medians of the ratios within a round. CPU is that of the server's
+//! whole process tree, in nanoseconds from its CPU clocks. Throughput depends on the load generator, which shares the
+//! processors, so look at CPU first. `busy` is the number of processes that did a tenth of the work or more: few busy
+//! processes cost less CPU (they sleep less), but use fewer processors.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -130,7 +130,7 @@ impl Options {
                 "--rounds" => options.rounds = value()?.parse::<usize>()?.clamp(1, 1000),
                 "--requests" => options.requests = value()?.parse::<usize>()?.clamp(1, 10_000_000),
                 "--connections" => {
-                    options.connections = value()?.parse::<usize>()?.clamp(1, WORKERS)
+                    options.connections = value()?.parse::<usize>()?.clamp(1, WORKERS);
                 }
                 "--only" => options.only.clone_from(value()?),
                 other => match other.split_once('=') {

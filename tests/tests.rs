@@ -9,9 +9,11 @@
 #[macro_use]
 mod support;
 
+mod applications;
 mod differential;
 mod extensions;
 mod fastcgi;
+mod frontends;
 mod isolation;
 mod opcache;
 mod processes;

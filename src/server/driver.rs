@@ -19,7 +19,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -43,6 +43,13 @@ const GLANCES: u32 = 50;
 /// Wakes whoever must read sockets while a PHP thread waits for its client.
 pub(crate) type Alarm = Arc<dyn Fn() + Send + Sync>;
 
+/// What both drivers need to know of the pool.
+pub(crate) struct Pool<'a> {
+    pub(crate) slot: &'a Slot,
+    pub(crate) settings: &'a ScriptSettings,
+    pub(crate) limits: &'a Limits,
+}
+
 /// The state that the PHP thread and its helper share.
 struct Shared {
     reactor: Mutex<Reactor>,
@@ -63,9 +70,9 @@ pub(crate) fn run_inline(
     wake_descriptor: Arc<OwnedFd>,
     helper_slot: &HelperSlot,
     mut php: PhpThread,
-    slot: &Slot,
-    settings: &ScriptSettings,
+    pool: &Pool<'_>,
 ) -> i32 {
+    let Pool { slot, settings, .. } = *pool;
     let shared = Arc::new(Shared {
         reactor: Mutex::new(reactor),
         wake: wake_descriptor,
@@ -202,16 +209,22 @@ pub(crate) fn run_threads(
     wake_descriptor: &Arc<OwnedFd>,
     engine: &Arc<Engine>,
     threads: u32,
-    slot: &Slot,
-    settings: &ScriptSettings,
-    limits: &Limits,
+    pool: &Pool<'_>,
     on_restart_pending: &(dyn Fn() + Sync),
 ) -> i32 {
+    let Pool {
+        slot,
+        settings,
+        limits,
+    } = *pool;
     let (sender, receiver) = unbounded::<Job>();
     let (done_sender, done) = unbounded::<(u64, Arc<Exchange>)>();
     let draining = AtomicBool::new(false);
+    // Threads that run a request; one that has just taken its request may not be counted yet.
+    let busy = AtomicUsize::new(0);
     thread::scope(|scope| {
         let draining = &draining;
+        let busy = &busy;
         for number in 0..threads {
             let receiver: Receiver<Job> = receiver.clone();
             let done = done_sender.clone();
@@ -228,6 +241,7 @@ pub(crate) fn run_threads(
                 };
                 let mut watch = RestartWatch::new(number);
                 for job in receiver {
+                    busy.fetch_add(1, Ordering::Relaxed);
                     slot.request_started();
                     let keep_conn = job.keep_conn;
                     let token = job.token;
@@ -237,6 +251,7 @@ pub(crate) fn run_threads(
                         exit_forked_child(outcome.exit_status);
                     }
                     slot.request_finished();
+                    busy.fetch_sub(1, Ordering::Relaxed);
                     let attention = !keep_conn
                         || draining.load(Ordering::Relaxed)
                         || exchange.output().needs_attention();
@@ -263,7 +278,8 @@ pub(crate) fn run_threads(
                 reactor.finish(token, &exchange);
             }
             while let Some(job) = reactor.next_job() {
-                if sender.len() + slot.running() as usize >= (threads + limits.queue) as usize {
+                if sender.len() + busy.load(Ordering::Relaxed) >= (threads + limits.queue) as usize
+                {
                     reactor.overload(job);
                     continue;
                 }

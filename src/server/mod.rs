@@ -82,6 +82,11 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         siblings: !is_zts(),
         before_waiting,
     })?;
+    let pool = driver::Pool {
+        slot: &slot,
+        settings: &settings,
+        limits: &config.limits,
+    };
     if is_zts() {
         let on_pending = || reports.send(WorkerMessage::OpcacheRestartPending);
         Ok(driver::run_threads(
@@ -89,16 +94,12 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             &wake,
             &engine,
             threads,
-            &slot,
-            &settings,
-            &config.limits,
+            &pool,
             &on_pending,
         ))
     } else {
         let php = PhpThread::startup_thread(&engine)?;
-        Ok(driver::run_inline(
-            reactor, wake, &helper, php, &slot, &settings,
-        ))
+        Ok(driver::run_inline(reactor, wake, &helper, php, &pool))
     }
 }
 

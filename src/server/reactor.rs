@@ -464,7 +464,8 @@ impl Reactor {
 
     /// Refuses a request that [`next_job`](Self::next_job) gave out, for want of room.
     pub(crate) fn overload(&mut self, job: Job) {
-        self.running.retain(|running| !Arc::ptr_eq(running, &job.exchange));
+        self.running
+            .retain(|running| !Arc::ptr_eq(running, &job.exchange));
         self.warn(&format!(
             "the queue is full (--queue {}): requests are answered FCGI_OVERLOADED; raise --workers or --queue",
             self.sources.limits.queue

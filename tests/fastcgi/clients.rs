@@ -112,16 +112,16 @@ fn vanishing(s: &Server, name: &str, act: impl Fn(&mut Connection, &Request)) {
 server!(a_client_may_vanish_before_its_request_is_complete, |s| {
     vanishing(&s, "at once", |_, _| {});
     vanishing(&s, "in a header", |connection, request| {
-        connection.send(&request.encode()[..5])
+        connection.send(&request.encode()[..5]);
     });
     vanishing(&s, "after FCGI_BEGIN_REQUEST", |connection, request| {
-        connection.send(&request.encode_begin())
+        connection.send(&request.encode_begin());
     });
     vanishing(&s, "in the params", |connection, request| {
-        connection.send(&request.encode_head()[..60])
+        connection.send(&request.encode_head()[..60]);
     });
     vanishing(&s, "before the body", |connection, request| {
-        connection.send(&request.encode_head())
+        connection.send(&request.encode_head());
     });
     vanishing(&s, "in the body", |connection, request| {
         connection.send(&request.encode_head());
@@ -135,14 +135,14 @@ server!(a_client_may_vanish_before_its_request_is_complete, |s| {
 
 server!(a_client_may_vanish_while_it_is_answered, |s| {
     vanishing(&s, "after the request", |connection, request| {
-        connection.send(&request.encode())
+        connection.send(&request.encode());
     });
     vanishing(&s, "when the answer began", |connection, request| {
         connection.send(&request.encode());
         connection.is_readable_within(Duration::from_secs(10));
     });
     vanishing(&s, "after the answer", |connection, request| {
-        drop(connection.exchange(request))
+        drop(connection.exchange(request));
     });
     vanishing(&s, "between two requests", |connection, request| {
         connection.exchange(request);

@@ -48,7 +48,7 @@ pub(crate) fn start_with(upstream: &Address, directives: &str) -> Frontend {
             "{user}
 worker_processes 2;
 pid {directory}/nginx.pid;
-error_log stderr warn;
+error_log stderr error;
 events {{ worker_connections 1024; }}
 http {{
     include /etc/nginx/mime.types;

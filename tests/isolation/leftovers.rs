@@ -52,7 +52,7 @@ fn compare(name: &str, before: &Value, now: &Value, report: &mut String) {
         let now = now.get(key).unwrap_or(&Value::Null);
         match (value, now) {
             (Value::Object(_), Value::Object(_)) => {
-                compare(&format!("{name}: {key}"), value, now, report)
+                compare(&format!("{name}: {key}"), value, now, report);
             }
             _ => writeln!(report, "{name}: {key}: {value} before, {now} after").unwrap(),
         }
