@@ -132,6 +132,8 @@ int fe_php_opcache_restart_pending(void)
 	zend_first_try {
 		SG(server_context) = NULL;
 		SG(request_info).no_headers = 1;
+		/* The last request has freed it, and without a context sapi_activate leaves it as it is. */
+		SG(request_info).content_type_dup = NULL;
 		if (php_request_startup() == SUCCESS) {
 			zval function, status, argument, *found;
 			SG(request_info).no_headers = 1;

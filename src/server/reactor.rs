@@ -199,10 +199,7 @@ impl Reactor {
         loop {
             let job = self.ready.pop_front()?;
             if job.exchange.is_gone() {
-                // Nobody would see the answer, and nothing has been done yet.
-                let token = job.token;
-                job.refuse(ProtocolStatus::RequestComplete);
-                self.settle(token);
+                self.drop_job(job);
                 continue;
             }
             self.running.push(Arc::clone(&job.exchange));
@@ -214,6 +211,13 @@ impl Reactor {
     pub(crate) fn finish(&mut self, token: u64, exchange: &Arc<Exchange>) {
         self.running
             .retain(|running| !Arc::ptr_eq(running, exchange));
+        self.settle(token);
+    }
+
+    /// Nobody would see the answer, and nothing has been done yet.
+    fn drop_job(&mut self, job: Job) {
+        let token = job.token;
+        job.refuse(ProtocolStatus::RequestComplete);
         self.settle(token);
     }
 
@@ -304,6 +308,10 @@ impl Reactor {
             let Some(index) = self.index(job.token) else {
                 continue;
             };
+            if job.exchange.is_gone() {
+                self.drop_job(job);
+                continue;
+            }
             let connection = &self.connections[index];
             if connection.dispatched() > 1 {
                 if let Err(job) = self.relay(job) {
