@@ -37,14 +37,12 @@ void fe_php_globals_dtor(fe_php_globals *globals)
 	zend_hash_destroy(&globals->user_config_cache);
 }
 
-static void complain(fe_php_request *request, const char *format, const char *key)
+/* php-fpm's words (fastcgi_ini_parser, sapi/fpm/fpm/fpm_main.c). */
+static void complain(const char *format, const char *key)
 {
 	char text[512];
-	int len = snprintf(text, sizeof(text), format, key);
-	if (len >= (int) sizeof(text)) {
-		len = sizeof(text) - 1;
-	}
-	fe_php_rust.log(request->context, text, len);
+	snprintf(text, sizeof(text), format, key);
+	fe_php_say("", text);
 }
 
 typedef struct ini_target {
@@ -57,11 +55,16 @@ static void set_one(zval *key, zval *value, zval *index, int callback_type, void
 	ini_target *target = argument;
 	(void) index;
 
-	if (callback_type != ZEND_INI_PARSER_ENTRY || !key || Z_TYPE_P(key) != IS_STRING || Z_STRLEN_P(key) == 0) {
+	if (callback_type != ZEND_INI_PARSER_ENTRY) {
+		complain("Passing INI directive through FastCGI: only classic entries are allowed%s", "");
+		return;
+	}
+	if (!key || Z_TYPE_P(key) != IS_STRING || Z_STRLEN_P(key) == 0) {
+		complain("Passing INI directive through FastCGI: empty key%s", "");
 		return;
 	}
 	if (!value || Z_TYPE_P(value) != IS_STRING) {
-		complain(target->request, "Passing INI directive through FastCGI: empty value for key '%s'", Z_STRVAL_P(key));
+		complain("Passing INI directive through FastCGI: empty value for key '%s'", Z_STRVAL_P(key));
 		return;
 	}
 	if (zend_string_equals_literal(Z_STR_P(key), "extension")
@@ -69,14 +72,16 @@ static void set_one(zval *key, zval *value, zval *index, int callback_type, void
 	    || zend_string_equals_literal(Z_STR_P(key), "disable_classes")) {
 		/* php-fpm would change the process for good, for other sites too. Refuse rather than guess. */
 		target->request->refused_ini = true;
-		complain(target->request,
-		         "'%s' in PHP_VALUE or PHP_ADMIN_VALUE cannot be set for one request: set it for the pool (php.ini or -d)",
+		complain("'%s' in PHP_VALUE or PHP_ADMIN_VALUE cannot be set for one request: set it for the pool (php.ini or -d)",
 		         Z_STRVAL_P(key));
 		return;
 	}
-	if (zend_alter_ini_entry_ex(Z_STR_P(key), Z_STR_P(value), target->mode, PHP_INI_STAGE_ACTIVATE, 1) == FAILURE) {
-		complain(target->request, "Passing INI directive through FastCGI: unable to set '%s'", Z_STRVAL_P(key));
+	if (!zend_hash_exists(EG(ini_directives), Z_STR_P(key))) {
+		complain("Passing INI directive through FastCGI: unable to set '%s'", Z_STRVAL_P(key));
+		return;
 	}
+	/* A value that the setting refuses leaves it as it is, without a word, as in php-fpm. */
+	zend_alter_ini_entry_ex(Z_STR_P(key), Z_STR_P(value), target->mode, PHP_INI_STAGE_ACTIVATE, 1);
 }
 
 static void set_all(fe_php_request *request, fe_php_bytes text, int mode)

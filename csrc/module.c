@@ -38,7 +38,7 @@ PHP_FUNCTION(apache_request_headers)
 		const fe_php_variable *variable = &request->variables[i];
 		char *name = estrndup(variable->name.ptr, variable->name.len);
 		char *value = estrndup(variable->value.ptr, variable->value.len);
-		sapi_add_request_header(name, variable->name.len, value, strlen(value), return_value);
+		sapi_add_request_header(name, variable->name.len, value, variable->value.len, return_value);
 		efree(value);
 		efree(name);
 	}

@@ -238,25 +238,53 @@ sapi_module_struct fe_php_sapi = {
 	.php_ini_ignore_cwd = 1,
 };
 
-/* A child of pcntl_fork has nothing to do with our sockets: it closes its copies (all of ours lie above
- * FE_PHP_FIRST_DESCRIPTOR, which scripts' own never reach while the limit is in force). */
+/* A child of pcntl_fork has nothing to do with our sockets: it closes its copies, which are all descriptors from
+ * first_own_descriptor on (0: none are known). */
+static unsigned int first_own_descriptor;
+
 static void fe_php_pcntl_child(void)
 {
 	fe_php_forked = true;
 #ifdef SYS_close_range
-	syscall(SYS_close_range, 4096u, ~0u, 0u);
+	if (first_own_descriptor) {
+		syscall(SYS_close_range, first_own_descriptor, ~0u, 0u);
+	}
 #endif
 }
 
-static bool watching_forks = false;
-
-void fe_php_after_fork(void)
+void fe_php_after_fork(unsigned int first_descriptor)
 {
+	static bool watching = false;
+
+	first_own_descriptor = first_descriptor;
 	/* From now on a fork is a script's. */
-	if (!watching_forks) {
-		watching_forks = true;
+	if (!watching) {
+		watching = true;
 		pthread_atfork(NULL, NULL, fe_php_pcntl_child);
 	}
+}
+
+/* Takes away the functions that Debian's libphp has and its php-fpm has not: pcntl's, and chroot(). */
+void fe_php_disable_process_functions(void)
+{
+	zend_function *function;
+	char *list = NULL;
+	size_t len = 0;
+	FILE *text = open_memstream(&list, &len);
+
+	if (!text) {
+		return;
+	}
+	ZEND_HASH_FOREACH_PTR(CG(function_table), function) {
+		if (function->type == ZEND_INTERNAL_FUNCTION && function->internal_function.module
+		    && strcmp(function->internal_function.module->name, "pcntl") == 0) {
+			fprintf(text, "%s,", ZSTR_VAL(function->common.function_name));
+		}
+	} ZEND_HASH_FOREACH_END();
+	fprintf(text, "chroot");
+	fclose(text);
+	zend_disable_functions(list);
+	free(list);
 }
 
 /* php-fpm's clear_env=yes, its default: scripts see no variable of whoever started the server, but the USER and HOME of the

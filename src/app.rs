@@ -38,6 +38,9 @@ fn serve(config: PoolConfig) -> ExitCode {
 /// PHP's module startup, in the pool process.
 fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
     let engine = Engine::start(&config.ini, log_from_php).map_err(|error| error.to_string())?;
+    if !config.pcntl {
+        engine.disable_process_functions();
+    }
     // Kept for the life of this process and its children.
     match crate::engine::RestartGuard::hold(&engine) {
         Ok(guard) => std::mem::forget(guard),

@@ -71,6 +71,11 @@ pub(crate) struct Fpm {
     /// Set a php.ini setting; it wins over php.ini. May be repeated. Without a value it means "1".
     #[arg(short = 'd', value_name = "NAME[=VALUE]", value_parser = parse_define)]
     defines: Vec<(String, String)>,
+    /// Leave the pcntl functions and chroot() of Debian's libphp on.
+    ///
+    /// Debian's php-fpm has none, so they are off by default there. Elsewhere this changes nothing.
+    #[arg(long)]
+    pcntl: bool,
     /// The pool's name in the log.
     #[arg(long, value_name = "NAME", default_value = "www")]
     pool: String,
@@ -122,6 +127,7 @@ impl Fpm {
                 no_ini: self.no_ini,
                 defines: self.defines,
             },
+            pcntl: self.pcntl,
             limits: Limits {
                 params_size: limits.params_size,
                 params_count: limits.params_count,

@@ -17,6 +17,8 @@ pub(crate) struct PoolConfig {
     pub(crate) workers: u32,
     /// PHP's own settings.
     pub(crate) ini: IniConfig,
+    /// Leaves `pcntl_*` and `chroot` on where Debian's php-fpm has none.
+    pub(crate) pcntl: bool,
     /// Limits on what clients may ask for.
     pub(crate) limits: Limits,
 }

@@ -1,6 +1,7 @@
 //! Descriptors out of the way of PHP scripts.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
@@ -11,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 /// ours lives up there in a process that runs PHP. Where no number is left, the descriptor stays where it is. Call it
 /// before the descriptor is registered with an epoll instance.
 pub(crate) fn high_fd(fd: OwnedFd) -> OwnedFd {
-    let base = base();
+    let base = first_high();
     if fd.as_raw_fd() >= base {
         return close_on_exec(fd);
     }
@@ -29,9 +30,13 @@ fn close_on_exec(fd: OwnedFd) -> OwnedFd {
     fd
 }
 
-fn base() -> RawFd {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    RawFd::try_from(limit / 2).unwrap_or(RawFd::MAX).min(HIGH)
+/// The lowest number that [`high_fd`] gives out. Asked of the system once: the supervisor raises the limit before anything else, and processes inherit it.
+pub(crate) fn first_high() -> RawFd {
+    static BASE: OnceLock<RawFd> = OnceLock::new();
+    *BASE.get_or_init(|| {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        RawFd::try_from(limit / 2).unwrap_or(RawFd::MAX).min(HIGH)
+    })
 }
 
 const HIGH: RawFd = 4096;
@@ -44,7 +49,7 @@ mod tests {
     fn descriptor_moves_up_once() {
         let (reader, _writer) = std::io::pipe().expect("pipe");
         let high = high_fd(OwnedFd::from(reader));
-        assert!(high.as_raw_fd() >= base());
+        assert!(high.as_raw_fd() >= first_high());
         let number = high.as_raw_fd();
         let same = high_fd(high);
         assert_eq!(same.as_raw_fd(), number);

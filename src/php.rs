@@ -335,7 +335,8 @@ fn own_php(
         Ok(engine) => Arc::new(engine),
         Err(error) => return drop(started.send(Err(error))),
     };
-    engine.after_fork();
+    // The program's own descriptors are not ours to close.
+    engine.after_fork(None);
     let guard = RestartGuard::hold(&engine);
     let mut php = match PhpThread::startup_thread(&engine) {
         Ok(php) => php,

@@ -277,7 +277,7 @@ fn a_panicking_body_is_an_error_value(w: &World) {
     let request = Request::new(script).method("POST").body_reader(Panics);
     match w.php.execute(request) {
         Err(PhpError::Interrupted { reason }) => {
-            assert!(reason.contains("no body for you"), "{reason}")
+            assert!(reason.contains("no body for you"), "{reason}");
         }
         other => panic!("{other:?}"),
     }

@@ -134,10 +134,19 @@ impl Engine {
     }
 
     /// To be called in a forked child (or before the first request of a process that never forks): from now on a
-    /// fork is a script's `pcntl_fork`.
-    pub(crate) fn after_fork(&self) {
+    /// fork is a script's `pcntl_fork`. Its child closes all descriptors from `first_own_descriptor` on.
+    pub(crate) fn after_fork(&self, first_own_descriptor: Option<u32>) {
         // SAFETY: PHP is started; registers an atfork handler once.
-        unsafe { ffi::fe_php_after_fork() };
+        unsafe { ffi::fe_php_after_fork(first_own_descriptor.unwrap_or(0)) };
+    }
+
+    /// Switches off the functions that Debian's libphp has but its php-fpm has not (`pcntl_*`, `chroot`). Does nothing
+    /// for a PHP that is not Debian's: there php-fpm has what libphp has. Before any fork.
+    pub(crate) fn disable_process_functions(&self) {
+        if !is_zts() && Path::new(compiled_ini_directory()).starts_with("/etc/php") {
+            // SAFETY: PHP is started, and no request runs.
+            unsafe { ffi::fe_php_disable_process_functions() };
+        }
     }
 
     /// Takes the environment away from scripts, as php-fpm's `clear_env` does by default, all but `USER` and `HOME`. For a

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::SIGQUIT;
 
-use crate::descriptor::high_fd;
+use crate::descriptor::{first_high, high_fd};
 use crate::engine::{Engine, PhpThread, is_zts};
 use crate::log;
 use crate::zygote::{WorkerMessage, WorkerProcess};
@@ -39,7 +39,7 @@ pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
 
 fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::Error>> {
     worker.engine.clear_environment();
-    worker.engine.after_fork();
+    worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.report_crashes(2, &worker.config.name);
     let wake = Arc::new(high_fd(eventfd(
         0,
