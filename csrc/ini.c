@@ -91,9 +91,11 @@ static void set_all(fe_php_request *request, fe_php_bytes text, int mode)
 	if (text.len == 0) {
 		return;
 	}
-	copy = emalloc(text.len + ZEND_MMAP_AHEAD);
+	/* The scanner wants a line's end after the last line, and zeroes behind it. */
+	copy = emalloc(text.len + 1 + ZEND_MMAP_AHEAD);
 	memcpy(copy, text.ptr, text.len);
-	memset(copy + text.len, 0, ZEND_MMAP_AHEAD);
+	copy[text.len] = '\n';
+	memset(copy + text.len + 1, 0, ZEND_MMAP_AHEAD);
 	zend_parse_ini_string(copy, 1, ZEND_INI_SCANNER_NORMAL, set_one, &target);
 	efree(copy);
 }
@@ -109,15 +111,18 @@ void fe_php_activate_per_request_ini(fe_php_request *request)
 static void activate_user_ini(char *path, size_t length, const char *root, size_t root_length)
 {
 	time_t now = (time_t) sapi_get_request_time();
-	user_config *config = zend_hash_str_find_ptr(&FE_G(user_config_cache), path, length);
+	/* The same directory may be part of two sites. */
+	zend_string *key = zend_string_concat3(path, length, "\0", 1, root, root_length);
+	user_config *config = zend_hash_find_ptr(&FE_G(user_config_cache), key);
 
 	if (!config) {
 		config = pemalloc(sizeof(*config), 1);
 		config->expires = 0;
 		config->settings = pemalloc(sizeof(HashTable), 1);
 		zend_hash_init(config->settings, 0, NULL, setting_dtor, 1);
-		zend_hash_str_update_ptr(&FE_G(user_config_cache), path, length, config);
+		zend_hash_str_update_ptr(&FE_G(user_config_cache), ZSTR_VAL(key), ZSTR_LEN(key), config);
 	}
+	zend_string_release_ex(key, 0);
 	if (now > config->expires) {
 		zend_hash_clean(config->settings);
 		if (length > root_length && strncmp(path, root, root_length) == 0) {
