@@ -1,7 +1,11 @@
 //! Finds PHP through php-config, compiles `csrc/`, declares its functions to Rust, and links libphp.
+//!
+//! What may be missing on a machine is looked for first and reported on standard error. Cargo is told the rest after
+//! that, because it shows everything that a failed build script printed, around the message.
 
 use std::env;
 use std::fs;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -9,40 +13,13 @@ use std::process::{Command, exit};
 const ALLOWED: &str = "fe_php_.*|FE_PHP_.*";
 const OLDEST: (u32, u32) = (8, 2);
 const NEWEST_KNOWN: u32 = 5;
-
-fn main() {
-    for file in ["wrapper.h", "csrc/shim.h", "csrc/internal.h"]
-        .iter()
-        .chain(SOURCES)
-    {
-        println!("cargo:rerun-if-changed={file}");
-    }
-    println!("cargo:rerun-if-env-changed=PHP_CONFIG");
-    println!("cargo:rustc-check-cfg=cfg(php_zts)");
-    for minor in OLDEST.1..=NEWEST_KNOWN {
-        println!("cargo:rustc-check-cfg=cfg(php8{minor})");
-    }
-
-    let php = Php::find();
-    println!(
-        "cargo:rerun-if-changed={}",
-        php.include.join("main/php_version.h").display()
-    );
-    println!(
-        "cargo:rerun-if-changed={}",
-        php.include.join("main/php_config.h").display()
-    );
-    if php.zts {
-        println!("cargo:rustc-cfg=php_zts");
-    }
-    for minor in OLDEST.1..=php.version.1.min(NEWEST_KNOWN) {
-        println!("cargo:rustc-cfg=php8{minor}");
-    }
-    compile_shim(&php);
-    bind();
-    link(&php);
-}
-
+const LIBRARY_DIRECTORIES: &[&str] = &[
+    "lib",
+    "lib64",
+    "lib/x86_64-linux-gnu",
+    "lib/aarch64-linux-gnu",
+];
+const HEADERS: &[&str] = &["wrapper.h", "csrc/shim.h", "csrc/internal.h"];
 const SOURCES: &[&str] = &[
     "csrc/sapi.c",
     "csrc/request.c",
@@ -51,6 +28,44 @@ const SOURCES: &[&str] = &[
     "csrc/module.c",
     "csrc/backtrace.c",
 ];
+
+fn main() {
+    let php = Php::find();
+    let (directory, name) = php.library();
+    let mut shim = shim(&php);
+    check_compiler(&shim);
+    bind();
+
+    for file in HEADERS.iter().chain(SOURCES) {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    for file in ["main/php_version.h", "main/php_config.h"] {
+        println!(
+            "cargo:rerun-if-changed={}",
+            php.include.join(file).display()
+        );
+    }
+    for variable in ["PHP_CONFIG", "PHP_LIBDIR", "LIBCLANG_PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    println!("cargo:rustc-check-cfg=cfg(php_zts)");
+    if php.zts {
+        println!("cargo:rustc-cfg=php_zts");
+    }
+    for minor in OLDEST.1..=NEWEST_KNOWN {
+        println!("cargo:rustc-check-cfg=cfg(php8{minor})");
+        if php.version >= (8, minor) {
+            println!("cargo:rustc-cfg=php8{minor}");
+        }
+    }
+    shim.cargo_metadata(true).cargo_warnings(true);
+    if let Err(error) = shim.try_compile("fe_php_shim") {
+        stop(&format!("csrc/ does not compile: {error}"), "");
+    }
+    println!("cargo:rustc-link-search=native={}", directory.display());
+    println!("cargo:rustc-link-lib=dylib={name}");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", directory.display());
+}
 
 struct Php {
     config: PathBuf,
@@ -69,27 +84,24 @@ impl Php {
             .split_whitespace()
             .map(String::from)
             .collect();
-        let header = include.join("main/php_version.h");
-        let Ok(text) = fs::read_to_string(&header) else {
-            stop(&format!(
-                "PHP's headers are missing: {} cannot be read. Install Debian's package php-dev, or set PHP_CONFIG to \
-                 the php-config of a PHP built with --enable-embed.",
-                header.display()
-            ));
-        };
+        let version_h = header(&include, "main/php_version.h");
+        let config_h = header(&include, "main/php_config.h");
         let version = (
-            number(&text, "PHP_MAJOR_VERSION"),
-            number(&text, "PHP_MINOR_VERSION"),
+            number(&version_h, "PHP_MAJOR_VERSION"),
+            number(&version_h, "PHP_MINOR_VERSION"),
         );
         if version < OLDEST {
-            stop(&format!(
-                "PHP {}.{} is too old: fe-php needs {}.{} or newer. Install a newer php-dev and libphp-embed, or set \
-                 PHP_CONFIG to another php-config.",
-                version.0, version.1, OLDEST.0, OLDEST.1
-            ));
+            stop(
+                &format!(
+                    "PHP {}.{} is too old: {}.{} or newer is needed.",
+                    version.0, version.1, OLDEST.0, OLDEST.1
+                ),
+                "Install php-dev and libphp-embed of a newer Debian, or set PHP_CONFIG to a newer PHP's php-config.",
+            );
         }
-        let zts = fs::read_to_string(include.join("main/php_config.h"))
-            .is_ok_and(|text| text.lines().any(|line| line.trim_end() == "#define ZTS 1"));
+        let zts = config_h
+            .lines()
+            .any(|line| line.trim_end() == "#define ZTS 1");
         Self {
             config,
             include,
@@ -103,93 +115,109 @@ impl Php {
     fn library(&self) -> (PathBuf, String) {
         let prefix = PathBuf::from(ask(&self.config, "--prefix"));
         let (major, minor) = self.version;
-        let mut directories: Vec<PathBuf> = env::var_os("PHP_LIBDIR")
-            .map(PathBuf::from)
-            .into_iter()
-            .collect();
-        directories.extend(
-            [
-                "lib",
-                "lib64",
-                "lib/x86_64-linux-gnu",
-                "lib/aarch64-linux-gnu",
-            ]
-            .map(|d| prefix.join(d)),
-        );
         let names = [
             format!("php{major}.{minor}"),
             "php".to_owned(),
             format!("php{major}"),
         ];
-        for directory in &directories {
+        let directories = env::var_os("PHP_LIBDIR")
+            .map(PathBuf::from)
+            .into_iter()
+            .chain(LIBRARY_DIRECTORIES.iter().map(|d| prefix.join(d)));
+        for directory in directories {
             for name in &names {
                 let file = directory.join(format!("lib{name}.so"));
                 if file.exists() {
                     self.check_library(&file);
-                    return (directory.clone(), name.clone());
+                    return (directory, name.clone());
                 }
             }
         }
-        stop(&format!(
-            "libphp is missing: no libphp{major}.{minor}.so or libphp.so in {}. Install Debian's package libphp-embed \
-             (libphp{major}.{minor}-embed), build PHP with --enable-embed=shared, or set PHP_LIBDIR to its directory.",
-            directories
-                .iter()
-                .map(|d| d.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", ")
-        ));
+        stop(
+            &format!(
+                "libphp is missing: there is no libphp{major}.{minor}.so or libphp.so in {}/lib.",
+                prefix.display()
+            ),
+            &format!(
+                "Install Debian's package libphp-embed (libphp{major}.{minor}-embed), build PHP with \
+                 --enable-embed=shared, or set PHP_LIBDIR to libphp's directory."
+            ),
+        );
     }
 
+    /// Headers and library must come from the same build.
     fn check_library(&self, file: &Path) {
         let bytes = fs::read(file).unwrap_or_default();
-        let has_tsrm = bytes
-            .windows(17)
-            .any(|window| window == b"tsrm_get_ls_cache");
-        if has_tsrm != self.zts {
-            let word = |zts| if zts { "ZTS" } else { "NTS" };
-            stop(&format!(
-                "{} is {}, but the headers in {} are {}: set PHP_CONFIG to the php-config of the same build.",
+        let contains = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        let word = |zts| if zts { "ZTS" } else { "NTS" };
+        let (major, minor) = self.version;
+        let zts = contains("tsrm_get_ls_cache");
+        let library = if zts != self.zts {
+            word(zts)
+        } else if !contains(&format!("X-Powered-By: PHP/{major}.{minor}.")) {
+            "of another version"
+        } else {
+            return;
+        };
+        stop(
+            &format!(
+                "{} is {library}, but the headers in {} are of PHP {major}.{minor}, {}.",
                 file.display(),
-                word(has_tsrm),
                 self.include.display(),
                 word(self.zts)
-            ));
-        }
+            ),
+            "Install Debian's packages php-dev and libphp-embed of one version, or set PHP_CONFIG to the php-config of \
+             the same build.",
+        );
     }
 }
 
+/// php-config's answer.
 fn ask(config: &Path, option: &str) -> String {
-    match Command::new(config).arg(option).output() {
+    let problem = match Command::new(config).arg(option).output() {
         Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+            return String::from_utf8_lossy(&output.stdout).trim().to_owned();
         }
-        Ok(output) => stop(&format!(
-            "`{} {option}` failed: {}",
+        Ok(output) => format!(
+            "`{} {option}` failed ({}): {}",
             config.display(),
+            output.status,
             String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Err(error) => stop(&format!(
-            "{} cannot be run ({error}). Install Debian's package php-dev, or set PHP_CONFIG to a php-config.",
-            config.display()
-        )),
-    }
+        ),
+        Err(error) => format!("{} cannot be run: {error}.", config.display()),
+    };
+    stop(
+        &problem,
+        "Install Debian's package php-dev, or set PHP_CONFIG to the php-config of another PHP.",
+    )
+}
+
+fn header(include: &Path, name: &str) -> String {
+    let file = include.join(name);
+    fs::read_to_string(&file).unwrap_or_else(|error| {
+        stop(
+            &format!(
+                "PHP's headers are missing: {} cannot be read: {error}.",
+                file.display()
+            ),
+            "Install Debian's package php-dev, or set PHP_CONFIG to the php-config of another PHP.",
+        )
+    })
 }
 
 fn number(text: &str, name: &str) -> u32 {
     text.lines()
         .find_map(|line| {
-            line.strip_prefix("#define ")?
-                .strip_prefix(name)?
-                .trim()
-                .parse()
-                .ok()
+            let value = line.strip_prefix("#define ")?.strip_prefix(name)?;
+            value.trim().parse().ok()
         })
         .unwrap_or(0)
 }
 
-fn compile_shim(php: &Php) {
+/// How `csrc/` is compiled. It says nothing to Cargo yet.
+fn shim(php: &Php) -> cc::Build {
     let mut build = cc::Build::new();
+    build.cargo_metadata(false).cargo_warnings(false);
     build.files(SOURCES).define("_GNU_SOURCE", None).define(
         "FE_PHP_VERSION",
         Some(format!("\"{}\"", env::var("CARGO_PKG_VERSION").unwrap_or_default()).as_str()),
@@ -205,18 +233,30 @@ fn compile_shim(php: &Php) {
         .flag("-Wall")
         .flag("-Wextra")
         .flag("-Wno-unused-parameter");
-    if let Err(error) = build.try_compile("fe_php_shim") {
-        stop(&format!(
-            "csrc/ does not compile: {error}. A C compiler is in Debian's package gcc."
-        ));
-    }
+    build
 }
 
+fn check_compiler(shim: &cc::Build) {
+    let problem = match shim.try_get_compiler() {
+        Ok(tool) => match Command::new(tool.path()).arg("--version").output() {
+            Ok(_) => return,
+            Err(error) => format!("{} cannot be run: {error}", tool.path().display()),
+        },
+        Err(error) => error.to_string(),
+    };
+    stop(
+        &format!("There is no C compiler: {problem}."),
+        "Install Debian's package gcc, or set CC to a compiler.",
+    );
+}
+
+/// Writes `bindings.rs`.
 fn bind() {
+    let install = "Install Debian's package libclang-dev.";
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("bindings.rs");
     // bindgen panics when libclang is not there.
-    std::panic::set_hook(Box::new(|_| {}));
-    let generated = std::panic::catch_unwind(|| {
+    panic::set_hook(Box::new(|_| {}));
+    let generated = panic::catch_unwind(|| {
         bindgen::Builder::default()
             .header("wrapper.h")
             .allowlist_function(ALLOWED)
@@ -225,32 +265,34 @@ fn bind() {
             .derive_debug(false)
             .layout_tests(false)
             .generate()
-            .map_err(|error| error.to_string())
     });
-    let _ = std::panic::take_hook();
+    let _ = panic::take_hook();
     match generated {
-        Ok(Ok(bindings)) => bindings
-            .write_to_file(&out)
-            .unwrap_or_else(|error| stop(&format!("{} cannot be written: {error}", out.display()))),
-        Ok(Err(error)) => stop(&format!(
-            "bindgen: {error}. Install Debian's package libclang-dev."
-        )),
-        Err(_) => {
-            stop("libclang is missing, which bindgen needs. Install Debian's package libclang-dev.")
+        Ok(Ok(bindings)) => {
+            if let Err(error) = bindings.write_to_file(&out) {
+                stop(
+                    &format!("{} cannot be written: {error}.", out.display()),
+                    "",
+                );
+            }
+        }
+        Ok(Err(error)) => stop(
+            &format!("bindgen cannot read csrc/shim.h: {error}"),
+            install,
+        ),
+        Err(payload) => {
+            let reason = payload.downcast_ref::<String>().map_or("", String::as_str);
+            if reason.contains("libclang") {
+                stop("libclang, which bindgen needs, is missing.", install);
+            }
+            stop(&format!("bindgen panicked: {reason}"), install);
         }
     }
 }
 
-fn link(php: &Php) {
-    let (directory, name) = php.library();
-    println!("cargo:rustc-link-search=native={}", directory.display());
-    println!("cargo:rustc-link-lib=dylib={name}");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", directory.display());
-}
-
-#[allow(clippy::exit)] // one message, and no panic's backtrace around it
-fn stop(message: &str) -> ! {
-    eprintln!("fe-php: {message}");
-    println!("cargo:warning={message}");
+/// Ends the build with one message: what is wrong, and what to do.
+#[allow(clippy::exit)] // a panic would put a backtrace around it
+fn stop(problem: &str, remedy: &str) -> ! {
+    eprintln!("\nfe-php cannot be built. {problem}\n{remedy}");
     exit(1)
 }

@@ -14,6 +14,7 @@ mod output;
 mod paths;
 mod php_value;
 mod requests;
+mod sections;
 mod sessions;
 mod suite;
 mod uploads;
@@ -154,6 +155,15 @@ fn sessions_are_alike() {
 fn settings_per_request_are_alike() {
     // php-fpm keeps PHP_ADMIN_VALUE and disabled functions for all later requests of the same process.
     compare_with_fresh_fpm("php_value", PRODUCTION, php_value::cases);
+}
+
+#[test]
+fn sections_of_php_ini_apply_alike() {
+    compare_with_fresh_fpm(
+        "sections",
+        &[PRODUCTION, sections::INI].concat(),
+        sections::cases,
+    );
 }
 
 #[test]

@@ -155,14 +155,6 @@ fn nothing_is_left_when_a_script_ends_badly() {
 }
 
 #[test]
-#[ignore = "PHP itself, so php-fpm too, keeps the session file of a save handler that dies open and locked"]
-fn nothing_is_left_when_a_session_handler_dies() {
-    const SOURCE: &str = "session_set_save_handler(new class extends SessionHandler {
-        function write($i, $d): bool { missing(); } }); session_start(); $_SESSION['x'] = 1;";
-    assert_nothing_is_left(&start(), &[("fatal in a session handler", SOURCE)]);
-}
-
-#[test]
 fn settings_of_one_request_are_not_those_of_the_next() {
     let server = start();
     server.php("leave.php", "<?php echo ini_get('precision');");

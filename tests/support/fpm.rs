@@ -25,9 +25,8 @@ pub(crate) struct Fpm {
 
 impl Fpm {
     /// Starts php-fpm with one child and the php.ini lines `ini`, in `directory`. `pool` are further lines of the
-    /// pool's configuration. `None` if there is no php-fpm on this machine.
-    pub(crate) fn start(ini: &[String], pool: &str, current_directory: &Path) -> Option<Self> {
-        let program = program()?;
+    /// pool's configuration. Panics if there is no php-fpm on this machine.
+    pub(crate) fn start(ini: &[String], pool: &str, current_directory: &Path) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("fpm.sock");
         let log = Log::new(directory.path().join("log"));
@@ -46,7 +45,7 @@ impl Fpm {
         );
         fs::write(&configuration, text).unwrap();
 
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         environment(&mut command, &ini);
         command
             .current_dir(current_directory)
@@ -59,12 +58,12 @@ impl Fpm {
         }
         let mut process = Process::start(&mut command, log.clone());
         process.expect_started(READY);
-        Some(Self {
+        Self {
             process,
             socket,
             log,
             _directory: directory,
-        })
+        }
     }
 
     /// Where it listens.
@@ -88,19 +87,13 @@ impl Fpm {
     }
 }
 
-/// php-fpm, or `None` where there is none and `FE_PHP_TEST_ALL` does not insist on it.
-fn program() -> Option<PathBuf> {
-    let program = php::fpm();
-    if program.is_none() {
-        assert!(
-            std::env::var_os("FE_PHP_TEST_ALL").is_none(),
-            "no php-fpm of PHP {} found",
-            php::version()
-        );
-        eprintln!(
-            "skipped: no php-fpm of PHP {} found (Debian: php-fpm; or set PHP_FPM)",
-            php::version()
-        );
-    }
-    program
+/// php-fpm of the PHP under test; without it there is nothing to compare with.
+fn program() -> PathBuf {
+    php::fpm().unwrap_or_else(|| {
+        panic!(
+            "no php-fpm of PHP {} found: `make test` installs it (Debian: apt-get install php{}-fpm); or set PHP_FPM",
+            php::version(),
+            php::branch()
+        )
+    })
 }
