@@ -16,13 +16,6 @@ static void user_config_dtor(zval *element)
 	pefree(config, 1);
 }
 
-static void setting_dtor(zval *setting)
-{
-	if (Z_TYPE_P(setting) == IS_STRING) {
-		zend_string_release_ex(Z_STR_P(setting), 1);
-	}
-}
-
 void fe_php_globals_ctor(fe_php_globals *globals)
 {
 	memset(globals, 0, sizeof(*globals));
@@ -119,7 +112,7 @@ static void activate_user_ini(char *path, size_t length, const char *root, size_
 		config = pemalloc(sizeof(*config), 1);
 		config->expires = 0;
 		config->settings = pemalloc(sizeof(HashTable), 1);
-		zend_hash_init(config->settings, 0, NULL, setting_dtor, 1);
+		zend_hash_init(config->settings, 0, NULL, config_zval_dtor, 1);
 		zend_hash_str_update_ptr(&FE_G(user_config_cache), ZSTR_VAL(key), ZSTR_LEN(key), config);
 	}
 	zend_string_release_ex(key, 0);

@@ -106,6 +106,16 @@ static PHP_MSHUTDOWN_FUNCTION(fe_php)
 	return SUCCESS;
 }
 
+/* sapi_deactivate_module would wait for the rest of a body that the script has not read, before the client gets the end of
+ * the answer. Whoever owns the connection reads it off. */
+static PHP_RSHUTDOWN_FUNCTION(fe_php)
+{
+	(void) type;
+	(void) module_number;
+	SG(post_read) = 1;
+	return SUCCESS;
+}
+
 static PHP_MINFO_FUNCTION(fe_php)
 {
 	php_info_print_table_start();
@@ -122,7 +132,7 @@ zend_module_entry fe_php_module_entry = {
 	PHP_MINIT(fe_php),
 	PHP_MSHUTDOWN(fe_php),
 	NULL,
-	NULL,
+	PHP_RSHUTDOWN(fe_php),
 	PHP_MINFO(fe_php),
 	PHP_VERSION,
 	STANDARD_MODULE_PROPERTIES

@@ -16,6 +16,10 @@ static void begin(fe_php_request *request)
 	SG(request_info).proto_num = 1000;
 	SG(options) |= SAPI_OPTION_NO_CHDIR; /* one chdir of ours instead of getcwd and two */
 	EG(exit_status) = 0;
+#ifdef EG_FLAGS_IN_SHUTDOWN
+	/* Left by the last request; a warning about PHP_VALUE would blame its shutdown. */
+	EG(flags) &= ~EG_FLAGS_IN_SHUTDOWN;
+#endif
 	/* As init_request_info: a user and a password for PHP_AUTH_*; freed by sapi_deactivate. */
 	php_handle_auth_data(request->authorization);
 	if (request->script_path) {
@@ -117,7 +121,35 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 	} zend_end_try();
 	SG(server_context) = NULL;
 	outcome.forked = fe_php_forked;
+	if (outcome.forked) {
+		/* The child's own end, which its shutdown functions may still have changed. */
+		outcome.exit_status = EG(exit_status);
+	}
 	return outcome;
+}
+
+/* opcache_get_status(false), even where disable_functions or opcache.restrict_api keep scripts from it. */
+static void opcache_status(const zend_function_entry *entry, zval *status)
+{
+	zend_internal_function function = {0};
+	zend_execute_data *call;
+	zend_string *name = zend_string_init(ZEND_STRL("opcache.restrict_api"), 0);
+
+	zend_alter_ini_entry_chars(name, "", 0, ZEND_INI_SYSTEM, ZEND_INI_STAGE_RUNTIME);
+	zend_string_release(name);
+	function.type = ZEND_INTERNAL_FUNCTION;
+	function.function_name = ZSTR_EMPTY_ALLOC();
+	function.handler = entry->handler;
+	function.num_args = 1;
+	/* By hand, since it is in no function table; observers do not see it. */
+	call = zend_vm_stack_push_call_frame(ZEND_CALL_TOP_FUNCTION, (zend_function *) &function, 1, NULL);
+	ZVAL_FALSE(ZEND_CALL_ARG(call, 1));
+	call->prev_execute_data = EG(current_execute_data);
+	EG(current_execute_data) = call;
+	function.handler(call, status);
+	EG(current_execute_data) = call->prev_execute_data;
+	zend_vm_stack_free_args(call);
+	zend_vm_stack_free_call_frame(call);
 }
 
 /* 1: OPcache waits to restart; 0: it does not; -1: there is no OPcache. A request of its own, so that whatever
@@ -125,29 +157,31 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 int fe_php_opcache_restart_pending(void)
 {
 	volatile int pending = -1;
+	zend_module_entry *module = zend_hash_str_find_ptr(&module_registry, ZEND_STRL("zend opcache"));
+	const zend_function_entry *entry = module ? module->functions : NULL;
 
-	if (zend_get_extension("Zend OPcache") == NULL) {
+	while (entry && entry->fname && strcmp(entry->fname, "opcache_get_status") != 0) {
+		entry++;
+	}
+	if (!entry || !entry->fname) {
 		return -1;
 	}
 	zend_first_try {
 		SG(server_context) = NULL;
+		/* Without a context sapi_activate leaves what the last request has left, which is freed. */
+		memset(&SG(request_info), 0, sizeof(SG(request_info)));
 		SG(request_info).no_headers = 1;
-		/* The last request has freed it, and without a context sapi_activate leaves it as it is. */
-		SG(request_info).content_type_dup = NULL;
 		if (php_request_startup() == SUCCESS) {
-			zval function, status, argument, *found;
+			zval status, *found;
 			SG(request_info).no_headers = 1;
 			SG(headers_sent) = 1;
-			ZVAL_STRING(&function, "opcache_get_status");
-			ZVAL_FALSE(&argument);
-			ZVAL_UNDEF(&status);
-			if (call_user_function(NULL, NULL, &function, &status, 1, &argument) == SUCCESS
-			    && Z_TYPE(status) == IS_ARRAY) {
+			ZVAL_NULL(&status);
+			opcache_status(entry, &status);
+			if (Z_TYPE(status) == IS_ARRAY) {
 				found = zend_hash_str_find(Z_ARRVAL(status), "restart_pending", sizeof("restart_pending") - 1);
 				pending = found && zend_is_true(found);
 			}
 			zval_ptr_dtor(&status);
-			zval_ptr_dtor(&function);
 		}
 	} zend_end_try();
 	zend_first_try {

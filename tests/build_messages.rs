@@ -1,4 +1,4 @@
-//! What `build.rs` says when something is missing on the machine: one message, which names the Debian package that helps.
+//! What `build.rs` says when something is missing on the machine: one message that names the Debian package.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn missing_php_config_stops_the_build() {
         &message,
         &["/nonexistent/php-config", "package php-dev", "PHP_CONFIG"],
     );
-    let message = machine.refusal(&[("PATH", "/nonexistent")]);
+    let message = machine.refusal(&[("PHP_CONFIG", "php-config"), ("PATH", "/nonexistent")]);
     assert_says(&message, &["php-config cannot be run", "package php-dev"]);
 }
 
@@ -157,7 +157,7 @@ impl Machine {
     fn php_config(&self, include: &str, prefix: Option<&str>) -> String {
         let prefix = prefix.map_or_else(|| php::config("--prefix"), str::to_owned);
         let answers = format!(
-            "case $1 in --include-dir) echo {include} ;; --includes) echo -I{include} ;; --prefix) echo {prefix} ;; esac"
+            "case $1 in --include-dir) echo {include};; --includes) echo -I{include};; --prefix) echo {prefix};; esac"
         );
         self.script("php-config", &answers)
     }

@@ -126,6 +126,9 @@ impl Php {
     ///
     /// # Errors
     /// [`PhpError::ScriptNotFound`], [`PhpError::Fatal`] with what the script had answered, [`PhpError::Interrupted`].
+    ///
+    /// # Panics
+    /// In async code, whose thread must not block: use [`execute_async`](Self::execute_async) there.
     pub fn execute(&self, request: Request) -> Result<Response, PhpError> {
         let mut events = self.submit(request)?;
         let mut answer = Answer::default();
@@ -152,6 +155,9 @@ impl Php {
     ///
     /// # Errors
     /// As [`execute`](Self::execute); an error after the headers comes with the body.
+    ///
+    /// # Panics
+    /// In async code, whose thread must not block: use [`stream_async`](Self::stream_async) there.
     pub fn stream(&self, request: Request) -> Result<StreamedResponse, PhpError> {
         let mut events = self.submit(request)?;
         let mut answer = Answer::default();
@@ -159,13 +165,13 @@ impl Php {
             match events.blocking_recv() {
                 Some(event @ Event::Head { .. }) => {
                     answer.take(event);
-                    return Ok(StreamedResponse::new(answer, events));
+                    return Ok(StreamedResponse::new(self, answer, events));
                 }
                 Some(event) => answer.take(event),
                 None => {
                     return answer
                         .finish()
-                        .map(|head| StreamedResponse::ended(head, events));
+                        .map(|head| StreamedResponse::ended(self, head, events));
                 }
             }
         }
@@ -182,13 +188,13 @@ impl Php {
             match events.recv().await {
                 Some(event @ Event::Head { .. }) => {
                     answer.take(event);
-                    return Ok(StreamedResponse::new(answer, events));
+                    return Ok(StreamedResponse::new(self, answer, events));
                 }
                 Some(event) => answer.take(event),
                 None => {
                     return answer
                         .finish()
-                        .map(|head| StreamedResponse::ended(head, events));
+                        .map(|head| StreamedResponse::ended(self, head, events));
                 }
             }
         }

@@ -173,6 +173,8 @@ impl Request {
 }
 
 /// Sends the body of a request that was made with [`Request::body_channel`].
+///
+/// The script waits for the end of its body, and the end of PHP waits for the script: drop this before the last `Php`.
 #[derive(Debug, Clone)]
 pub struct BodySender {
     sender: mpsc::Sender<Bytes>,
@@ -185,6 +187,9 @@ impl BodySender {
     }
 
     /// As [`send`](Self::send), from code that is not async.
+    ///
+    /// # Panics
+    /// In async code, whose thread must not block.
     pub fn blocking_send(&self, piece: impl Into<Bytes>) -> bool {
         self.sender.blocking_send(piece.into()).is_ok()
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::worker::Event;
-use super::{PhpError, ended};
+use super::{Php, PhpError, ended};
 use crate::engine::Outcome;
 
 /// What a script answered.
@@ -105,24 +105,28 @@ pub struct StreamedResponse {
     rest: Bytes,
     /// The script's last word has come.
     over: bool,
+    /// PHP's end waits for the script, which waits for its reader; so PHP goes on while somebody reads. Dropped last.
+    _php: Php,
 }
 
 impl StreamedResponse {
-    pub(super) fn new(answer: Answer, events: mpsc::Receiver<Event>) -> Self {
+    pub(super) fn new(php: &Php, answer: Answer, events: mpsc::Receiver<Event>) -> Self {
         Self {
             head: answer.response,
             events,
             rest: Bytes::new(),
             over: false,
+            _php: php.clone(),
         }
     }
 
-    pub(super) fn ended(head: Response, events: mpsc::Receiver<Event>) -> Self {
+    pub(super) fn ended(php: &Php, head: Response, events: mpsc::Receiver<Event>) -> Self {
         Self {
             head,
             events,
             rest: Bytes::new(),
             over: true,
+            _php: php.clone(),
         }
     }
 
@@ -152,6 +156,9 @@ impl StreamedResponse {
     ///
     /// # Errors
     /// The same.
+    ///
+    /// # Panics
+    /// In async code, whose thread must not block.
     pub fn blocking_chunk(&mut self) -> Result<Option<Bytes>, PhpError> {
         loop {
             let event = if self.over {
@@ -192,7 +199,7 @@ impl StreamedResponse {
 }
 
 impl Read for StreamedResponse {
-    /// Blocks; not for async code. An error of the script is an [`io::Error`] that holds a [`PhpError`].
+    /// Blocks, so in async code it panics. An error of the script is an [`io::Error`] that holds a [`PhpError`].
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             match self.blocking_chunk() {

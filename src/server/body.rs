@@ -52,7 +52,8 @@ impl BodyPipe {
             return;
         }
         state.bytes.extend(data);
-        if state.bytes.len() >= CAPACITY && !state.paused {
+        if state.bytes.len() >= CAPACITY {
+            // Again each time: another body of this connection may have had it read on.
             state.paused = true;
             self.output.set_reading(false);
         }
@@ -69,6 +70,30 @@ impl BodyPipe {
     /// What nobody has read yet, for passing the request on before it has started.
     pub(super) fn unread(&self) -> Vec<u8> {
         self.state.lock().bytes.iter().copied().collect()
+    }
+}
+
+/// The I/O side's end of the pipe. Whatever becomes of the connection, PHP does not wait any longer once it is dropped.
+#[derive(Debug)]
+pub(super) struct BodyWriter(Arc<BodyPipe>);
+
+impl BodyWriter {
+    pub(super) fn new(pipe: Arc<BodyPipe>) -> Self {
+        Self(pipe)
+    }
+}
+
+impl std::ops::Deref for BodyWriter {
+    type Target = BodyPipe;
+
+    fn deref(&self) -> &BodyPipe {
+        &self.0
+    }
+}
+
+impl Drop for BodyWriter {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::body::{BodyPipe, BodyReader, CAPACITY};
+use super::body::{BodyPipe, BodyReader, BodyWriter, CAPACITY};
 use super::exchange::Exchange;
 use super::job::Job;
 use super::output::Output;
@@ -67,7 +67,7 @@ enum State {
     /// In a queue, or running. `body`: what still streams to it.
     Dispatched {
         exchange: Arc<Exchange>,
-        body: Option<Arc<BodyPipe>>,
+        body: Option<BodyWriter>,
         stdin_ended: bool,
     },
 }
@@ -139,9 +139,10 @@ impl Connection {
 
     /// The peer will send no more. A request that has all it needs still runs (a half-close is legal); one that is
     /// incomplete never will be.
-    pub(super) fn close_input(&mut self) {
+    pub(super) fn close_input(&mut self, held: &mut usize) {
         self.input_closed = true;
         self.deadline = None;
+        *held = held.saturating_sub(self.held());
         self.open.retain(|open| match &open.state {
             State::Dispatched { body, .. } => {
                 if let Some(body) = body {
@@ -151,6 +152,17 @@ impl Connection {
             }
             State::Params | State::Collecting(_) => false,
         });
+    }
+
+    /// Bytes of bodies that are not whole, which count as held.
+    pub(super) fn held(&self) -> usize {
+        self.open
+            .iter()
+            .map(|open| match &open.state {
+                State::Collecting(collecting) => collecting.body.len(),
+                State::Params | State::Dispatched { .. } => 0,
+            })
+            .sum()
     }
 
     /// Forgets requests whose answer is out, so that their ids can be used again.
@@ -443,7 +455,7 @@ impl Connection {
     /// Requests whose method has no body run as soon as their params are there, even if the peer never sends the empty
     /// FCGI_STDIN (php-fpm does not wait for it either). Should a body come all the same, it is streamed.
     fn dispatch_bodiless(&mut self, around: &mut Surroundings<'_>) {
-        let waiting = self.open.iter().find_map(|open| match &open.state {
+        while let Some(id) = self.open.iter().find_map(|open| match &open.state {
             State::Collecting(collecting)
                 if collecting.declared.is_none()
                     && collecting.body.is_empty()
@@ -455,12 +467,13 @@ impl Connection {
                 Some(open.id)
             }
             _ => None,
-        });
-        if let Some(id) = waiting
-            && let Some(Collecting {
+        }) {
+            let Some(Collecting {
                 variables, body, ..
             }) = self.take_collecting(id, around)
-        {
+            else {
+                return;
+            };
             self.stream(id, variables, body, around);
         }
     }
@@ -506,7 +519,7 @@ impl Connection {
             id,
             variables,
             Body::Stream(Box::new(reader)),
-            Some(pipe),
+            Some(BodyWriter::new(pipe)),
             false,
             around,
         );
@@ -517,7 +530,7 @@ impl Connection {
         id: u16,
         variables: Variables,
         body: Body,
-        pipe: Option<Arc<BodyPipe>>,
+        pipe: Option<BodyWriter>,
         stdin_ended: bool,
         around: &mut Surroundings<'_>,
     ) {

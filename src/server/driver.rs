@@ -280,6 +280,9 @@ pub(crate) fn run_threads(
                 log::error(format_args!(
                     "PHP thread {number} cannot be started: {error}"
                 ));
+                // Without it requests would wait for nobody: end, and let the pool process try again.
+                drop(sender);
+                return 1;
             }
         }
         block_signals();
@@ -306,8 +309,8 @@ pub(crate) fn run_threads(
             }
         }
         drop(sender);
-    });
-    0
+        0
+    })
 }
 
 /// A stack that endless recursion fills only after `memory_limit` has ended it (PHP 8.2 does not measure its stack);

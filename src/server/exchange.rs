@@ -71,6 +71,11 @@ impl Exchange {
 
     /// Called by the I/O side every 10 ms or so: sends what has been waiting since the last call.
     pub(crate) fn tick(&self) {
+        // epoll does not watch every connection while its request runs.
+        let _ = self.output.flush();
+        if self.output.is_backlogged() {
+            return; // it stays here until the script has to wait for its client
+        }
         // Whoever holds the lock is writing just now.
         if let Some(mut response) = self.response.try_lock()
             && !response.wire.is_empty()
@@ -156,9 +161,11 @@ impl Exchange {
                 .extend_from_slice(&encoder::header(RecordType::Stdout, self.id, 0, 0));
         }
         encoder::push_end_request(&mut response.wire, self.id, 0, status);
-        // Before the bytes: the peer may use the id again as soon as it has them.
-        self.ended.store(true, Ordering::Release);
-        let sent = self.output.send(&response.wire);
+        // Before the bytes: the peer may use the id again as soon as it has them. Under the output's lock: whoever sees it
+        // and then asks whether everything has left must not hear yes before these bytes have gone.
+        let sent = self
+            .output
+            .send_after(|| self.ended.store(true, Ordering::Release), &response.wire);
         response.wire = Vec::new();
         sent
     }
@@ -233,7 +240,7 @@ impl ResponseSink for FastcgiSink {
 
     fn error(&mut self, message: &[u8]) {
         // A client that has gone is noticed elsewhere.
-        let _ = self.exchange.push(RecordType::Stderr, message, false);
+        let _ = self.exchange.push(RecordType::Stderr, message, true);
     }
 
     fn finish(&mut self) -> Result<(), ClientGone> {

@@ -35,6 +35,8 @@ struct State {
     registration: Option<Registration>,
     /// Whether the connection wants to be read.
     reading: bool,
+    /// The peer has closed both ways. epoll would say so for ever, whatever the interest.
+    hung_up: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Output {
                 sent: 0,
                 registration: None,
                 reading: true,
+                hung_up: false,
             }),
         }
     }
@@ -75,6 +78,17 @@ impl Output {
     /// Sends whole records without ever waiting; what does not fit is queued.
     pub(crate) fn send(&self, records: &[u8]) -> Result<(), ClientGone> {
         let mut state = self.state.lock();
+        self.send_locked(&mut state, records)
+    }
+
+    /// As [`send`](Self::send); `first` is called when nobody else can look at or use the output any more.
+    pub(crate) fn send_after(
+        &self,
+        first: impl FnOnce(),
+        records: &[u8],
+    ) -> Result<(), ClientGone> {
+        let mut state = self.state.lock();
+        first();
         self.send_locked(&mut state, records)
     }
 
@@ -119,7 +133,7 @@ impl Output {
     /// Puts the socket into `epoll` under `token`, unless it is there already.
     pub(crate) fn register(&self, epoll: &Arc<OwnedFd>, token: u64) -> Result<(), Errno> {
         let mut state = self.state.lock();
-        if state.registration.is_none() {
+        if state.registration.is_none() && !state.hung_up {
             let interest = state.interest();
             epoll::add(&**epoll, &self.socket, EventData::new_u64(token), interest)?;
             state.registration = Some(Registration {
@@ -137,6 +151,14 @@ impl Output {
             // It fails only for a descriptor that is not registered.
             let _ = epoll::delete(&*registration.epoll, &self.socket);
         }
+    }
+
+    /// Takes the socket out of epoll for good, because the peer has closed it: what is queued cannot leave, and what is
+    /// sent later fails by itself.
+    pub(crate) fn hang_up(&self) {
+        let _ = self.flush();
+        self.deregister();
+        self.state.lock().hung_up = true;
     }
 
     /// Says whether the connection is to be read; from any thread.

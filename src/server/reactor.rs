@@ -190,6 +190,15 @@ impl Reactor {
 
     /// This process is busy, and so stays for a while.
     pub(crate) fn become_busy(&mut self) {
+        // EPOLLEXCLUSIVE has woken nobody else for what was passed over: take it, so that it reaches a sibling.
+        if std::mem::take(&mut self.passed_over) > 0 {
+            if self.receiving {
+                self.receive_handover();
+            }
+            if self.accepting {
+                self.accept();
+            }
+        }
         self.set_receiving(false);
         self.set_accepting(self.sources.scoreboard.idle_workers() == 0);
     }
@@ -240,11 +249,8 @@ impl Reactor {
 
     /// Waits for events, for `timeout` at most, and handles them. Returns at once when requests are ready.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
-        let timeout = if self.ready.is_empty() || timeout == Some(Duration::ZERO) {
-            self.patience(timeout)
-        } else {
-            Some(Duration::ZERO)
-        };
+        // Requests that are ready here are those that `hand_over_ready` could not pass on: they wait for something too.
+        let timeout = self.patience(timeout);
         let timespec = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -259,6 +265,7 @@ impl Reactor {
             }
         };
         let mut idle_sources = (false, false);
+        let accepting = self.accepting;
         for Event { flags, data } in events.iter().copied() {
             match data.u64() {
                 WAKE => {
@@ -288,7 +295,7 @@ impl Reactor {
                 if idle_sources.0 && self.receiving {
                     self.receive_handover();
                 }
-                if idle_sources.1 && self.accepting && (self.ready.is_empty() || !idle_sources.0) {
+                if idle_sources.1 && accepting && (self.ready.is_empty() || !idle_sources.0) {
                     self.accept();
                 }
             } else {
@@ -439,9 +446,11 @@ impl Reactor {
                 if counts {
                     self.sources.slot.request_handed_over();
                 }
-                if self.connections.remove(index).deadline().is_some() {
+                let connection = self.connections.remove(index);
+                if connection.deadline().is_some() {
                     self.clocked -= 1;
                 }
+                self.held = self.held.saturating_sub(connection.held());
                 Ok(())
             }
             Err(error) => {
@@ -494,9 +503,15 @@ impl Reactor {
                 self.adopt(parcel.socket, &parcel.bytes, true);
             }
             Ok(None) => {} // a sibling was faster
-            Err(error) => self.warn(&format!(
-                "a connection was lost on its way from a sibling: {error}"
-            )),
+            Err(error) => {
+                if error == Errno::PROTO {
+                    self.sources.slot.connection_taken_over();
+                    self.sources.slot.connection_closed();
+                }
+                self.warn(&format!(
+                    "a connection was lost on its way from a sibling: {error}"
+                ));
+            }
         }
     }
 
@@ -577,7 +592,7 @@ impl Reactor {
             self.read_connection(index);
         } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
             self.close_input(index);
-            self.connections[index].output().deregister();
+            self.connections[index].output().hang_up();
         }
         self.settle(token);
     }
@@ -690,7 +705,7 @@ impl Reactor {
         if connection.deadline().is_some() {
             self.clocked -= 1;
         }
-        connection.close_input();
+        connection.close_input(&mut self.held);
     }
 
     fn remove(&mut self, index: usize) {
@@ -698,6 +713,7 @@ impl Reactor {
         if connection.deadline().is_some() {
             self.clocked -= 1;
         }
+        self.held = self.held.saturating_sub(connection.held());
         self.sources.slot.connection_closed();
         let output = connection.output();
         output.deregister();
@@ -723,7 +739,7 @@ impl Reactor {
         }
         self.set_accepting(false);
         // When the whole pool stops, what waits for it in the channel is still served.
-        self.set_receiving(false);
+        self.set_receiving(self.receiving);
         self.sources.slot.set_draining();
         self.drain_connections();
     }
@@ -774,8 +790,8 @@ impl Reactor {
 
     fn set_receiving(&mut self, receive: bool) {
         let receive = match self.drain_mode() {
-            None => receive,
-            Some(Drain::Close) => true,
+            // A busy process would only put back what it takes.
+            None | Some(Drain::Close) => receive,
             Some(Drain::HandOver) => false,
         };
         if receive == self.receiving {
