@@ -42,6 +42,7 @@ use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
 use crate::config::Limits;
 use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child};
+use crate::fastcgi::ProtocolStatus;
 use crate::log;
 use crate::scoreboard::Slot;
 
@@ -252,11 +253,18 @@ pub(crate) fn run_threads(
                 };
                 let mut watch = RestartWatch::new(number);
                 for job in receiver {
-                    busy.fetch_add(1, Ordering::Relaxed);
-                    slot.request_started();
                     let keep_conn = job.keep_conn;
                     let token = job.token;
                     let exchange = Arc::clone(&job.exchange);
+                    if exchange.is_gone() {
+                        // Aborted while it waited: nobody would see the answer.
+                        job.refuse(ProtocolStatus::RequestComplete);
+                        let _ = done.send((token, exchange));
+                        wake(wake_descriptor);
+                        continue;
+                    }
+                    busy.fetch_add(1, Ordering::Relaxed);
+                    slot.request_started();
                     let outcome = job.run(&mut php, settings);
                     if outcome.forked {
                         exit_forked_child(outcome.exit_status);
