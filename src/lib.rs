@@ -7,7 +7,7 @@
 //! One request:
 //!
 //! ```text
-//! socket   server/reactor.rs     accept, read, hand over
+//! socket   server/reactor/       accept, read, hand over
 //! codec    server/connection.rs  fastcgi::Decoder → Job
 //! worker   server/driver.rs      which thread waits for sockets, which runs PHP
 //! request  server/script.rs      variables → Script

@@ -1,0 +1,227 @@
+//! Passing work between sibling processes: whole connections through the hand-over channel, and single requests of a shared
+//! connection through relays.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::{RELAY, Reactor};
+use crate::fastcgi::ProtocolStatus;
+use crate::server::connection::Connection;
+use crate::server::handover;
+use crate::server::job::Job;
+use crate::server::relay::{Progress, Relay};
+
+impl Reactor {
+    /// What a busy process does with requests that are ready: they go where somebody can run them.
+    pub(crate) fn hand_over_ready(&mut self) {
+        if !self.sources.siblings {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.ready);
+        while let Some(job) = waiting.pop_front() {
+            let Some(index) = self.index(job.token) else {
+                continue;
+            };
+            if job.exchange.is_gone() {
+                self.drop_job(job);
+                continue;
+            }
+            let connection = &self.connections[index];
+            if connection.dispatched() > 1 {
+                if let Err(job) = self.relay(job) {
+                    self.ready.push_back(job);
+                }
+                continue;
+            }
+            if !connection.output().is_flushed() {
+                self.ready.push_back(job);
+                continue;
+            }
+            let token = job.token;
+            if let Err(job) = self.hand_over(token, Some(job)) {
+                self.ready.extend(job);
+                break;
+            }
+        }
+        self.ready.append(&mut waiting);
+    }
+
+    /// Has a sibling run a request that shares its connection with one that runs here.
+    fn relay(&mut self, job: Job) -> Result<(), Job> {
+        let Some(bytes) = Connection::relayed(&job) else {
+            return Err(job);
+        };
+        if !self.channel_has_room() {
+            return Err(job);
+        }
+        let slot = &self.sources.slot;
+        if !slot.add_queued(self.sources.limits.queue) {
+            self.overload(job);
+            return Ok(());
+        }
+        let entry = self.relays.vacant_entry();
+        let token = RELAY + entry.key() as u64;
+        let sent = Relay::new(Arc::clone(&job.exchange), job.token).and_then(|(relay, theirs)| {
+            relay.register(&self.epoll, token)?;
+            handover::send(
+                self.sources.handover_send.as_fd(),
+                theirs.as_fd(),
+                &bytes,
+                true,
+            )?;
+            Ok(relay)
+        });
+        match sent {
+            Ok(relay) => {
+                entry.insert(relay);
+                // The pool has one connection more, which nobody owns while it is on its way.
+                let _ = slot.add_connection(u32::MAX);
+                slot.connection_handed_over();
+                slot.request_handed_over();
+                Ok(())
+            }
+            Err(error) => {
+                slot.remove_queued();
+                self.warn(&format!(
+                    "a request could not be passed to a sibling: {error}"
+                ));
+                Err(job)
+            }
+        }
+    }
+
+    pub(super) fn relay_event(&mut self, index: usize) {
+        let Some(relay) = self.relays.get_mut(index) else {
+            return;
+        };
+        let progress = relay.read(&mut self.scratch);
+        if progress == Progress::Open {
+            relay.pace(&self.epoll, RELAY + index as u64);
+            return;
+        }
+        let connection = self.relays.remove(index).connection();
+        if progress == Progress::Lost {
+            self.warn("a sibling process ended while it answered a request of ours");
+        }
+        self.settle(connection);
+    }
+
+    pub(super) fn look_after_relays(&mut self) {
+        let mut gone = Vec::new();
+        for (index, relay) in &mut self.relays {
+            if relay.is_gone() {
+                gone.push(index);
+            } else {
+                relay.pace(&self.epoll, RELAY + index as u64);
+            }
+        }
+        for index in gone {
+            let relay = self.relays.remove(index);
+            let connection = relay.connection();
+            relay.abandon();
+            self.settle(connection);
+        }
+    }
+
+    /// Puts a connection into the hand-over channel, with the request on it that has not started.
+    pub(super) fn hand_over(&mut self, token: u64, job: Option<Job>) -> Result<(), Option<Job>> {
+        let Some(index) = self.index(token) else {
+            return Ok(());
+        };
+        let connection = &self.connections[index];
+        // `replay` disowns the job's exchange: only once there is room for it.
+        if !self.channel_has_room() {
+            return Err(job);
+        }
+        let counts = job.is_some();
+        if counts && !self.sources.slot.add_queued(self.sources.limits.queue) {
+            if let Some(job) = job {
+                self.overload(job);
+            }
+            return Ok(());
+        }
+        let bytes = connection.replay(job);
+        connection.output().deregister();
+        match handover::send(
+            self.sources.handover_send.as_fd(),
+            connection.output().socket(),
+            &bytes,
+            counts,
+        ) {
+            Ok(()) => {
+                self.sources.slot.connection_handed_over();
+                if counts {
+                    self.sources.slot.request_handed_over();
+                }
+                let connection = self.connections.remove(index);
+                if connection.deadline().is_some() {
+                    self.clocked -= 1;
+                }
+                self.held = self.held.saturating_sub(connection.held());
+                Ok(())
+            }
+            Err(error) => {
+                if counts {
+                    self.sources.slot.remove_queued();
+                }
+                self.warn(&format!(
+                    "a connection could not be handed over and is closed: {error}"
+                ));
+                self.remove(index);
+                Ok(())
+            }
+        }
+    }
+
+    fn channel_has_room(&self) -> bool {
+        self.channel_is(PollFlags::OUT, &self.sources.handover_send)
+    }
+
+    pub(super) fn channel_is(&self, flags: PollFlags, channel: &OwnedFd) -> bool {
+        let mut wanted = [PollFd::new(channel, flags)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        matches!(poll(&mut wanted, Some(&now)), Ok(1)) && wanted[0].revents().contains(flags)
+    }
+
+    /// Refuses a request that [`next_job`](Self::next_job) gave out, for want of room.
+    pub(crate) fn overload(&mut self, job: Job) {
+        self.running
+            .retain(|running| !Arc::ptr_eq(running, &job.exchange));
+        self.warn(&format!(
+            "the queue is full (--queue {}): requests are answered FCGI_OVERLOADED; raise --workers or --queue",
+            self.sources.limits.queue
+        ));
+        let token = job.token;
+        job.refuse(ProtocolStatus::Overloaded);
+        self.settle(token);
+    }
+
+    pub(super) fn receive_handover(&mut self) {
+        match handover::receive(self.sources.handover_receive.as_fd()) {
+            Ok(Some(parcel)) => {
+                self.sources.slot.connection_taken_over();
+                if parcel.queued {
+                    self.sources.slot.request_taken_over();
+                    self.sources.slot.remove_queued();
+                }
+                self.adopt(parcel.socket, &parcel.bytes, true);
+            }
+            Ok(None) => {} // a sibling was faster
+            Err(error) => {
+                if error == Errno::PROTO {
+                    self.sources.slot.connection_taken_over();
+                    self.sources.slot.connection_closed();
+                }
+                self.warn(&format!(
+                    "a connection was lost on its way from a sibling: {error}"
+                ));
+            }
+        }
+    }
+}
