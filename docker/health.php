@@ -34,8 +34,10 @@ while (strlen($header = (string) fread($server, 8)) === 8) {
     if ($type === 6) {
         $output .= substr($content, 0, $length);
     } elseif ($type === 3) {
-        exit(str_ends_with($output, "\r\n\r\nok") ? 0 : 1);
+        break;
     }
 }
-fwrite(STDERR, "$address: no answer\n");
-exit(1);
+if (!str_ends_with($output, "\r\n\r\nok")) {
+    fwrite(STDERR, "$address: " . ($output === '' ? 'no answer' : strtok($output, "\r\n")) . "\n");
+    exit(1);
+}

@@ -31,6 +31,9 @@ main() {
             "\$conf['savedir'] = '$dir/data';" "\$conf['updatecheck'] = 0;" >"$dir/conf/local.php"
         printf '%s\n' '====== It works ======' '' 'DokuWiki on fe-php. Anyone who reaches this address can edit this page.' \
             >"$dir/data/pages/start.txt"
+        # DokuWiki distrusts a cache file made in the same second as what it was made from, writes it anew in place,
+        # and meanwhile shows other visitors an empty page.
+        touch -d '1 hour ago' "$dir/conf/local.php" "$dir/data/pages/start.txt"
     fi
 }
 

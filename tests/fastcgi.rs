@@ -28,18 +28,18 @@ while (!file_exists($_GET['file'])) {
 echo 'waited';";
 
 /// Tells a script that waits for it to go on.
-fn create(path: &Path) {
+pub(crate) fn create(path: &Path) {
     std::fs::write(path, "").unwrap();
 }
 
 /// Waits until a script waits for this file.
-fn expect_waiting(path: &Path) {
+pub(crate) fn expect_waiting(path: &Path) {
     let started = path.with_extension("started");
     wait_until("the script runs", || started.exists());
 }
 
 /// A path that a script can wait for, and the URI of that script.
-fn wait(server: &Server, name: &str) -> (PathBuf, String) {
+pub(crate) fn wait(server: &Server, name: &str) -> (PathBuf, String) {
     server.php("wait.php", WAIT);
     let file = server.directory().join(name);
     let uri = format!("/wait.php?file={}", file.display());

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Barrier;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use fe_php::{Php, PhpError, Request};
@@ -99,7 +100,10 @@ fn main() -> ExitCode {
         .start()
         .unwrap();
     let world = World { php, directory };
-    println!("\nrunning {} tests", CLAIMS.len());
+    println!(
+        "\nrunning {} tests",
+        CLAIMS.len() + usize::from(filters.is_empty())
+    );
     let (mut passed, mut failed, mut left_out) = (0, 0, 0);
     for (name, claim) in CLAIMS {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
@@ -114,7 +118,12 @@ fn main() -> ExitCode {
             failed += 1;
         }
     }
-    drop(world); // ends PHP: this program must end too
+    if filters.is_empty() {
+        // Ends PHP, so it comes last; should it hang, this program is ended.
+        end_php_under_a_live_response(world);
+        println!("test the_last_php_may_go_before_a_response ... ok");
+        passed += 1;
+    }
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out"
@@ -124,6 +133,28 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The response of a script that never ends outlives the last `Php` handle, and is still read; then PHP ends.
+fn end_php_under_a_live_response(world: World) {
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if is_done.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
+            println!("test the_last_php_may_go_before_a_response ... FAILED: it hangs");
+            std::process::abort();
+        }
+    });
+    let script = world.script(
+        "endless.php",
+        "while (true) { echo str_repeat('x', 10000); flush(); }",
+    );
+    let mut response = world.php.stream(Request::new(script)).unwrap();
+    drop(world);
+    let mut piece = vec![0; 1_000_000];
+    response.read_exact(&mut piece).unwrap();
+    drop(response);
+    drop(done);
+    watchdog.join().unwrap();
 }
 
 fn a_script_sees_its_request(w: &World) {
@@ -382,7 +413,7 @@ fn async_callers_stream_both_ways(w: &World) {
 fn ini_settings_are_in_force(w: &World) {
     let script = w.script(
         "ini.php",
-        "echo ini_get('memory_limit'), PHP_VERSION, PHP_ZTS;",
+        "echo ini_get('memory_limit'), PHP_VERSION, (int) PHP_ZTS;",
     );
     let expected = format!("64M{}{}", Php::version(), i32::from(Php::is_zts()));
     assert_eq!(

@@ -10,6 +10,7 @@
 mod support;
 
 mod applications;
+mod build_messages;
 mod differential;
 mod extensions;
 mod fastcgi;
@@ -17,3 +18,4 @@ mod frontends;
 mod isolation;
 mod opcache;
 mod processes;
+mod regression;

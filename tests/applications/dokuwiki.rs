@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use super::browser::{Browser, Form, find_attribute};
 use super::installation::{Directory, Installation, run};
@@ -31,7 +32,16 @@ $conf['superuser'] = '@admin';
 ",
         root.display()
     );
-    fs::write(root.join("conf/local.php"), settings).unwrap();
+    let local = root.join("conf/local.php");
+    fs::write(&local, settings).unwrap();
+    // DokuWiki makes a cache file of the same second again and again, in place, while others read it.
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options()
+        .write(true)
+        .open(&local)
+        .unwrap()
+        .set_modified(an_hour_ago)
+        .unwrap();
     fs::write(root.join("conf/acl.auth.php"), "* @ALL 1\n* @user 16\n").unwrap();
     let users = format!("{USER}:{PASSWORD_MD5}:The Editor:editor@example.org:admin,user\n");
     fs::write(root.join("conf/users.auth.php"), users).unwrap();

@@ -73,6 +73,11 @@ const ENTRIES: &[Entry] = &[
         ],
     },
     Entry {
+        reason: "the soft limit of open files is raised, for connections that cost no worker (not where it is high)",
+        when: When::Sometimes,
+        places: &["*environment/resource limits: body*"],
+    },
+    Entry {
         reason: "no call fails when a directory is opened, so php-fpm's message has the error of an earlier one",
         when: When::Sometimes,
         places: &["*paths/whole \"/script.php\": stderr"],
