@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use super::browser::{Browser, Form, find_attribute};
 use super::installation::{Directory, Installation, run};
@@ -32,19 +31,13 @@ $conf['superuser'] = '@admin';
 ",
         root.display()
     );
-    let local = root.join("conf/local.php");
-    fs::write(&local, settings).unwrap();
-    // DokuWiki makes a cache file of the same second again and again, in place, while others read it.
-    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
-    fs::File::options()
-        .write(true)
-        .open(&local)
-        .unwrap()
-        .set_modified(an_hour_ago)
-        .unwrap();
+    fs::write(root.join("conf/local.php"), settings).unwrap();
     fs::write(root.join("conf/acl.auth.php"), "* @ALL 1\n* @user 16\n").unwrap();
     let users = format!("{USER}:{PASSWORD_MD5}:The Editor:editor@example.org:admin,user\n");
     fs::write(root.join("conf/users.auth.php"), users).unwrap();
+    // DokuWiki makes a cache file of the same second as its settings again and again, in place, while others read it.
+    let an_hour_ago = ["-exec", "touch", "-d", "1 hour ago", "{}", "+"];
+    run(Command::new("find").arg(&root).args(an_hour_ago));
     let directives = format!(
         "root {root};
         location = / {{ return 302 /doku.php; }}
