@@ -25,6 +25,11 @@ pub fn main() -> ExitCode {
 }
 
 fn serve(config: PoolConfig) -> ExitCode {
+    if rustix::process::geteuid().is_root() {
+        log::notice(format_args!(
+            "started as root, and so run the scripts: start fe-php as the user that the scripts are to have"
+        ));
+    }
     let processes = if is_zts() { 1 } else { config.workers };
     match supervisor::run(config, processes) {
         Ok(()) => ExitCode::SUCCESS,
