@@ -131,22 +131,24 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 /* opcache_get_status(false), even where disable_functions or opcache.restrict_api keep scripts from it. */
 static void opcache_status(const zend_function_entry *entry, zval *status)
 {
-	zend_internal_function function = {0};
+	zend_function callee; /* whole, since the engine looks at parts that an internal function has not */
+	zend_internal_function *function = &callee.internal_function;
 	zend_execute_data *call;
 	zend_string *name = zend_string_init(ZEND_STRL("opcache.restrict_api"), 0);
 
 	zend_alter_ini_entry_chars(name, "", 0, ZEND_INI_SYSTEM, ZEND_INI_STAGE_RUNTIME);
 	zend_string_release(name);
-	function.type = ZEND_INTERNAL_FUNCTION;
-	function.function_name = ZSTR_EMPTY_ALLOC();
-	function.handler = entry->handler;
-	function.num_args = 1;
+	memset(&callee, 0, sizeof(callee));
+	function->type = ZEND_INTERNAL_FUNCTION;
+	function->function_name = ZSTR_EMPTY_ALLOC();
+	function->handler = entry->handler;
+	function->num_args = 1;
 	/* By hand, since it is in no function table; observers do not see it. */
-	call = zend_vm_stack_push_call_frame(ZEND_CALL_TOP_FUNCTION, (zend_function *) &function, 1, NULL);
+	call = zend_vm_stack_push_call_frame(ZEND_CALL_TOP_FUNCTION, &callee, 1, NULL);
 	ZVAL_FALSE(ZEND_CALL_ARG(call, 1));
 	call->prev_execute_data = EG(current_execute_data);
 	EG(current_execute_data) = call;
-	function.handler(call, status);
+	function->handler(call, status);
 	EG(current_execute_data) = call->prev_execute_data;
 	zend_vm_stack_free_args(call);
 	zend_vm_stack_free_call_frame(call);
