@@ -83,7 +83,7 @@ static void run_script(fe_php_request *request)
 
 fe_php_outcome fe_php_execute(fe_php_request *request)
 {
-	fe_php_outcome outcome = {0, false, false};
+	volatile fe_php_outcome outcome = {0, false, false}; /* written between setjmp and longjmp */
 
 	zend_first_try {
 		begin(request);
@@ -125,7 +125,7 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 		/* The child's own end, which its shutdown functions may still have changed. */
 		outcome.exit_status = EG(exit_status);
 	}
-	return outcome;
+	return (fe_php_outcome) {outcome.exit_status, outcome.startup_failed, outcome.forked};
 }
 
 /* opcache_get_status(false), even where disable_functions or opcache.restrict_api keep scripts from it. */

@@ -251,7 +251,7 @@ pub(crate) fn run_threads(
                         return;
                     }
                 };
-                let mut watch = RestartWatch::new(number);
+                let mut watch = RestartWatch::new();
                 for job in receiver {
                     let keep_conn = job.keep_conn;
                     let token = job.token;
@@ -325,14 +325,14 @@ pub(crate) fn run_threads(
 /// it is committed as it is used.
 pub(crate) const PHP_STACK: usize = 256 << 20;
 
-/// Looks once a second, on one thread, whether OPcache waits to restart.
+/// Looks once a second, after a request, whether OPcache waits to restart.
 struct RestartWatch {
     last: Option<std::time::Instant>,
     told: bool,
 }
 
 impl RestartWatch {
-    fn new(_number: u32) -> Self {
+    fn new() -> Self {
         Self {
             last: Some(std::time::Instant::now()),
             told: false,

@@ -248,7 +248,8 @@ impl Reactor {
         }
     }
 
-    /// Waits for events, for `timeout` at most, and handles them. Returns at once when requests are ready.
+    /// Waits for events, for `timeout` at most, and handles them. Requests that become ready are for
+    /// [`next_job`](Self::next_job).
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
         // Requests that are ready here are those that `hand_over_ready` could not pass on: they wait for something too.
         let timeout = self.patience(timeout);
