@@ -1,18 +1,19 @@
 #!/bin/bash
-# Builds PHP 8.4 with the embed SAPI from Debian's source package; the last line printed is its php-config.
+# Builds PHP with the embed SAPI from Debian's source package; the last line printed is its php-config.
 #
 #   scripts/build-php.sh zts|nts
 #
-# Debian's own libphp is NTS and, on Debian 12, PHP 8.2. This gives fe-php the other builds it supports. The result
-# lies in ~/.cache/fe-php/php-<version>-<zts|nts>-<hash of this recipe>/ and is reused; remove it to build afresh,
-# with the newest source.
+# Debian's own libphp is NTS and, on Debian 12, PHP 8.2. This gives fe-php the other builds it supports: PHP 8.4, or the
+# next of $CANDIDATES when Debian's archive has no such source to give (a mirror may list a version and lack its files).
+# The result lies in ~/.cache/fe-php/php-<version>-<zts|nts>-<hash of this recipe>/ and is reused; remove it to build
+# afresh, with the newest source.
 set -euo pipefail
 export LC_ALL=C.UTF-8
 umask 022
 
-SUITE=trixie # the Debian release whose PHP is built
-PHP=php8.4
-APCU=php-apcu
+# Debian release and source package, the best first.
+CANDIDATES=("trixie php8.4" "bookworm php8.2")
+APCU=php-apcu # of the same release
 
 CONFIGURE=(
     --enable-embed=shared --enable-fpm --enable-cli --disable-cgi --disable-phpdbg
@@ -53,7 +54,7 @@ private_apt() {
         -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
-# The source entries for $SUITE, from wherever this machine gets Debian's main archive.
+# The source entries for release $1, from wherever this machine gets Debian's main archive.
 debian_sources() {
     local uris keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     # shellcheck disable=SC2016 # apt's placeholders, not ours
@@ -62,32 +63,47 @@ debian_sources() {
         sort -u | head -n 1)
     [ -n "$uris" ] || fail "no Debian archive among this machine's apt sources"
     [ -f "$keyring" ] || fail "$keyring is missing: apt-get install debian-archive-keyring"
-    printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$uris" "$SUITE" "$keyring"
+    printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$uris" "$1" "$keyring"
 }
 
-# Downloads the upstream tarball of each source package into $SOURCES (apt checks signatures and hashes).
+# Downloads the upstream tarballs of the first candidate that Debian's archive has into $SOURCES (apt checks signatures
+# and hashes).
 fetch_sources() {
+    local candidate
     APT=$CACHE/apt
     SOURCES=$CACHE/sources
     exec 8>"$CACHE/sources.lock"
     flock 8
     mkdir -p "$APT"/{parts,state,lists/partial,cache/archives/partial} "$SOURCES"
-    debian_sources >"$APT/parts/debian.sources"
-    quietly private_apt update
-    PHP_TAR=$SOURCES/$(tarball "$PHP")
-    APCU_TAR=$SOURCES/$(tarball "$APCU")
-    cd "$SOURCES"
-    quietly private_apt source --download-only --tar-only "$PHP" "$APCU"
-    cd - >/dev/null
-    exec 8>&-
+    for candidate in "${CANDIDATES[@]}"; do
+        # A subshell, for a step that fails ends it.
+        if (fetch_candidate "${candidate% *}" "${candidate#* }"); then
+            PHP=${candidate#* }
+            PHP_TAR=$(tarball "$PHP")
+            APCU_TAR=$(tarball "$APCU")
+            exec 8>&-
+            return
+        fi
+        say "the source of ${candidate#* } cannot be had from Debian ${candidate% *}"
+    done
+    fail "no PHP source could be downloaded (the whole log: $LOG)"
 }
 
-# The name of the tarball that apt would download. (It leaves out what it finds in the current directory.)
+fetch_candidate() {
+    debian_sources "$1" >"$APT/parts/debian.sources"
+    quietly private_apt update
+    cd "$SOURCES"
+    quietly private_apt source --download-only --tar-only "$2" "$APCU"
+}
+
+# The tarball that apt has downloaded. (It leaves out of its list what it finds in the current directory.)
 tarball() {
+    local name
     cd "$APT"
-    private_apt source --print-uris --tar-only "$1" 2>>"$LOG" |
-        sed -n "s/^'[^']*' \($1_[^ ]*\.orig\.tar\.[a-z0-9]*\) .*/\1/p" |
-        grep . || fail "no source of $1 in Debian $SUITE (the whole log: $LOG)"
+    name=$(private_apt source --print-uris --tar-only "$1" 2>>"$LOG" |
+        sed -n "s/^'[^']*' \($1_[^ ]*\.orig\.tar\.[a-z0-9]*\) .*/\1/p" | grep .) ||
+        fail "no source of $1 in Debian (the whole log: $LOG)"
+    echo "$SOURCES/$name"
 }
 
 write_ini() {
@@ -148,7 +164,7 @@ main() {
         *) fail "usage: scripts/build-php.sh zts|nts" ;;
     esac
     JOBS=${JOBS:-$(nproc)}
-    HASH=$(printf '%s\n' "$RECIPE" "$SUITE" "$PHP" "$APCU" "${CONFIGURE[@]}" "${FLAGS[@]}" | sha256sum | cut -c 1-10)
+    HASH=$(printf '%s\n' "$RECIPE" "${CANDIDATES[@]}" "$APCU" "${CONFIGURE[@]}" "${FLAGS[@]}" | sha256sum | cut -c 1-10)
     WORK=$CACHE/build-$KIND-$HASH
     LOG=$CACHE/build-$KIND-$HASH.log
     mkdir -p "$CACHE"
