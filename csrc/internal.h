@@ -50,8 +50,6 @@ extern fe_php_globals fe_php_globals_static;
 extern fe_php_callbacks fe_php_rust;
 extern zend_module_entry fe_php_module_entry;
 extern sapi_module_struct fe_php_sapi;
-/* Where requests start and end; php-fpm's pool directory. */
-extern char fe_php_directory[];
 /* In a child of pcntl_fork. */
 extern volatile bool fe_php_forked;
 
@@ -60,6 +58,8 @@ static inline fe_php_request *fe_php_current(void)
 	return (fe_php_request *) SG(server_context);
 }
 
+/* Where requests start and end; php-fpm's pool directory. */
+void fe_php_go_home(void);
 void fe_php_say(const char *prefix, const char *message);
 const fe_php_bytes *fe_php_find_variable(const fe_php_request *request, const char *name, size_t len);
 

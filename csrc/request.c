@@ -70,8 +70,8 @@ static void run_script(fe_php_request *request)
 		}
 	} else {
 		/* php_execute_script changes no directory under SAPI_OPTION_NO_CHDIR; we do, and go back below. */
-		if (VCWD_CHDIR_FILE(request->script_path) != 0 && VCWD_CHDIR(fe_php_directory) != 0) {
-			(void) VCWD_CHDIR("/");
+		if (VCWD_CHDIR_FILE(request->script_path) != 0) {
+			fe_php_go_home();
 		}
 		EG(exit_status) = 0;
 		php_execute_script(&file);
@@ -100,9 +100,7 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 	} zend_end_try();
 
 	/* Shutdown functions run in the pool's directory, as under php-fpm. */
-	if (VCWD_CHDIR(fe_php_directory) != 0) {
-		(void) VCWD_CHDIR("/");
-	}
+	fe_php_go_home();
 	zend_first_try {
 		if (EG(exit_status) == 255 && FE_G(error_header) && *FE_G(error_header) && !SG(headers_sent)) {
 			sapi_header_line line = {0};

@@ -1,4 +1,5 @@
 /* The SAPI module: its slots, and PHP's start and end in this process. Policy is Rust's. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <pwd.h>
 #include <stdlib.h>
@@ -18,7 +19,10 @@ ZEND_TSRMLS_CACHE_DEFINE()
 #endif
 
 fe_php_callbacks fe_php_rust;
-char fe_php_directory[MAXPATHLEN] = "/";
+static char directory[MAXPATHLEN] = "/";
+#ifndef VIRTUAL_DIR
+static int directory_descriptor = -1;
+#endif
 volatile bool fe_php_forked = false;
 
 static char *kept_ini_entries;
@@ -252,11 +256,33 @@ static void fe_php_pcntl_child(void)
 #endif
 }
 
+/* To the directory where requests start and end. Without threads by descriptor, which saves the way along its path. */
+void fe_php_go_home(void)
+{
+#ifndef VIRTUAL_DIR
+	if (directory_descriptor >= 0 && fchdir(directory_descriptor) == 0) {
+		return;
+	}
+#endif
+	if (VCWD_CHDIR(directory) != 0) {
+		(void) VCWD_CHDIR("/");
+	}
+}
+
 void fe_php_after_fork(unsigned int first_descriptor)
 {
 	static bool watching = false;
 
 	first_own_descriptor = first_descriptor;
+#ifndef VIRTUAL_DIR
+	if (directory_descriptor < 0) {
+		int low = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (low >= 0) {
+			directory_descriptor = fcntl(low, F_DUPFD_CLOEXEC, (int) first_descriptor);
+			close(low);
+		}
+	}
+#endif
 	/* From now on a fork is a script's. */
 	if (!watching) {
 		watching = true;
@@ -306,7 +332,7 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	int result;
 
 	fe_php_rust = startup->callbacks;
-	snprintf(fe_php_directory, sizeof(fe_php_directory), "%s", startup->directory);
+	snprintf(directory, sizeof(directory), "%s", startup->directory);
 #ifdef ZTS
 	php_tsrm_startup();
 	ZEND_TSRMLS_CACHE_UPDATE();

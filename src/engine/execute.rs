@@ -33,7 +33,11 @@ pub(crate) fn execute(
         script,
         body,
     } = request;
-    let content_length = content_length(&variables, &body);
+    let table = &mut thread.variables;
+    table.clear();
+    fill_table(table, &variables);
+    let known = Known::of(&variables);
+    let content_length = content_length(known.content_length, &body);
     let mut context = RequestContext {
         sink,
         body,
@@ -44,29 +48,22 @@ pub(crate) fn execute(
     let strings = &mut thread.strings;
     strings.clear();
     let mut keep = |value: Option<&[u8]>| strings.keep(value);
-    let method = keep(variables.get(b"REQUEST_METHOD"));
-    let query_string = keep(variables.get(b"QUERY_STRING"));
-    let content_type = keep(variables.get(b"CONTENT_TYPE"));
+    let method = keep(known.method);
+    let query_string = keep(known.query_string);
+    let content_type = keep(known.content_type);
     // With cgi.fix_pathinfo=0, php-fpm takes PATH_INFO where there is one (init_request_info).
-    let path_first = if thread.fix_pathinfo {
-        None
-    } else {
-        variables.get(b"PATH_INFO")
-    };
-    let request_uri = keep(path_first.or_else(|| variables.get(b"SCRIPT_NAME")));
-    let cookies = keep(variables.get(b"HTTP_COOKIE"));
-    let authorization = keep(variables.get(b"HTTP_AUTHORIZATION"));
-    let path_info = keep(variables.get(b"PATH_INFO"));
-    let server_name = keep(variables.get(b"SERVER_NAME"));
-    let document_root = keep(variables.get(b"DOCUMENT_ROOT"));
+    let path_first = known.path_info.filter(|_| !thread.fix_pathinfo);
+    let request_uri = keep(path_first.or(known.script_name));
+    let cookies = keep(known.cookies);
+    let authorization = keep(known.authorization);
+    let path_info = keep(known.path_info);
+    let server_name = keep(known.server_name);
+    let document_root = keep(known.document_root);
     let script_path = keep(match &script {
         Script::File { path } | Script::AccessDenied { path } => Some(path),
         Script::NotFound => None,
     });
 
-    let table = &mut thread.variables;
-    table.clear();
-    fill_table(table, &variables);
     let mut raw = ffi::fe_php_request {
         context: ptr::from_mut(&mut context).cast(),
         variables: table.as_ptr(),
@@ -86,8 +83,8 @@ pub(crate) fn execute(
         path_info: strings.pointer(path_info),
         server_name: strings.pointer(server_name),
         document_root: strings.pointer(document_root),
-        user_ini: bytes(variables.get(b"PHP_VALUE").unwrap_or_default()),
-        admin_ini: bytes(variables.get(b"PHP_ADMIN_VALUE").unwrap_or_default()),
+        user_ini: bytes(known.user_ini),
+        admin_ini: bytes(known.admin_ini),
         content_length,
         getenv_copy: ptr::null_mut(),
         logged: false,
@@ -107,15 +104,61 @@ pub(crate) fn execute(
     }
 }
 
+/// The variables that PHP is told about apart from `$_SERVER`; of a name that was sent twice, the last.
+#[derive(Default)]
+struct Known<'v> {
+    method: Option<&'v [u8]>,
+    query_string: Option<&'v [u8]>,
+    content_type: Option<&'v [u8]>,
+    content_length: &'v [u8],
+    script_name: Option<&'v [u8]>,
+    path_info: Option<&'v [u8]>,
+    cookies: Option<&'v [u8]>,
+    authorization: Option<&'v [u8]>,
+    server_name: Option<&'v [u8]>,
+    document_root: Option<&'v [u8]>,
+    user_ini: &'v [u8],
+    admin_ini: &'v [u8],
+}
+
+impl<'v> Known<'v> {
+    fn of(variables: &'v Variables) -> Self {
+        let mut known = Self::default();
+        for (name, value) in variables.iter() {
+            match name {
+                b"REQUEST_METHOD" => known.method = Some(value),
+                b"QUERY_STRING" => known.query_string = Some(value),
+                b"CONTENT_TYPE" => known.content_type = Some(value),
+                b"CONTENT_LENGTH" => known.content_length = value,
+                b"SCRIPT_NAME" => known.script_name = Some(value),
+                b"PATH_INFO" => known.path_info = Some(value),
+                b"HTTP_COOKIE" => known.cookies = Some(value),
+                b"HTTP_AUTHORIZATION" => known.authorization = Some(value),
+                b"SERVER_NAME" => known.server_name = Some(value),
+                b"DOCUMENT_ROOT" => known.document_root = Some(value),
+                b"PHP_VALUE" => known.user_ini = value,
+                b"PHP_ADMIN_VALUE" => known.admin_ini = value,
+                _ => {}
+            }
+        }
+        known
+    }
+}
+
 /// The order that php-fpm's `$_SERVER` has: the newest variable first (its list is walked from its end); one that was
 /// sent twice stands where it came first and has the value that came last.
 fn fill_table(table: &mut Vec<ffi::fe_php_variable>, variables: &Variables) {
     if variables.len() <= FEW {
+        let mut seen = Seen::default();
         for (name, value) in variables.iter() {
-            let earlier = table.iter_mut().find(|entry| {
-                // SAFETY: every entry was made of a live slice of `variables` a moment ago.
-                entry.name.len == name.len() && unsafe { slice_of(&entry.name) } == name
-            });
+            let earlier = if seen.insert(name) {
+                table.iter_mut().find(|entry| {
+                    // SAFETY: every entry was made of a live slice of `variables` a moment ago.
+                    entry.name.len == name.len() && unsafe { slice_of(&entry.name) } == name
+                })
+            } else {
+                None
+            };
             match earlier {
                 Some(entry) => entry.value = bytes(value),
                 None => table.push(ffi::fe_php_variable {
@@ -144,6 +187,22 @@ fn fill_table(table: &mut Vec<ffi::fe_php_variable>, variables: &Variables) {
 /// Up to so many variables, looking for duplicates one by one is faster than hashing.
 const FEW: usize = 64;
 
+/// Says of most new names that they are new, without looking at the others.
+#[derive(Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// Whether a name like this may have been inserted before.
+    fn insert(&mut self, name: &[u8]) -> bool {
+        let at = |index: usize| name.get(index).map_or(0, |byte| usize::from(*byte));
+        let hash = name.len() * 5 + at(name.len() / 2) * 3 + at(name.len().wrapping_sub(1)) * 7;
+        let (word, bit) = (hash / 64 % 4, 1 << (hash % 64));
+        let seen = self.0[word] & bit != 0;
+        self.0[word] |= bit;
+        seen
+    }
+}
+
 /// # Safety
 /// `bytes` is made of a slice that is still alive.
 unsafe fn slice_of(bytes: &ffi::fe_php_bytes) -> &[u8] {
@@ -152,8 +211,7 @@ unsafe fn slice_of(bytes: &ffi::fe_php_bytes) -> &[u8] {
 }
 
 /// `CONTENT_LENGTH` as php-fpm reads it (`atol`); without one, the body's own length, or -1 when only its end says it.
-fn content_length(variables: &Variables, body: &Body) -> i64 {
-    let declared = variables.get(b"CONTENT_LENGTH").unwrap_or_default();
+fn content_length(declared: &[u8], body: &Body) -> i64 {
     if declared.is_empty() {
         return match body {
             Body::Empty => 0,
@@ -217,9 +275,35 @@ mod tests {
     use super::*;
 
     fn length_of(declared: &str, body: Body) -> i64 {
+        content_length(declared.as_bytes(), &body)
+    }
+
+    #[test]
+    fn of_a_name_sent_twice_the_place_is_the_first_and_the_value_the_last() {
         let mut variables = Variables::new();
-        variables.push(b"CONTENT_LENGTH", declared.as_bytes());
-        content_length(&variables, &body)
+        for (name, value) in [("A", "1"), ("B", "2"), ("A", "3"), ("C", "4"), ("B", "5")] {
+            variables.push(name.as_bytes(), value.as_bytes());
+        }
+        for more in [0, FEW] {
+            let mut variables = variables.clone();
+            for number in 0..more {
+                variables.push(format!("X{number}").as_bytes(), b"");
+            }
+            let mut table = Vec::new();
+            fill_table(&mut table, &variables);
+            table.reverse();
+            let text = |bytes: &ffi::fe_php_bytes| {
+                // SAFETY: made of a slice of `variables`, which is alive.
+                String::from_utf8_lossy(unsafe { slice_of(bytes) }).into_owned()
+            };
+            let first: Vec<_> = table
+                .iter()
+                .take(3)
+                .map(|entry| text(&entry.name) + &text(&entry.value))
+                .collect();
+            assert_eq!(first, ["A3", "B5", "C4"]);
+            assert_eq!(table.len(), 3 + more);
+        }
     }
 
     #[test]

@@ -548,6 +548,7 @@ impl Connection {
             variables,
             body,
             keep_conn: self.keeps(id),
+            home: None,
         });
     }
 

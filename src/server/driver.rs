@@ -29,301 +29,213 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 use super::exchange::Exchange;
-use super::job::Job;
+use super::job::Home;
 use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
-use crate::config::Limits;
+use super::watch::Watch;
 use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child};
-use crate::fastcgi::ProtocolStatus;
 use crate::log;
 use crate::scoreboard::Slot;
 
-/// How often the helper looks.
-const GLANCE: Duration = Duration::from_millis(1);
-/// Glances without a request after which it sleeps. Each costs a wake-up after every lonely request (measured at 200
-/// requests a second: 326 µs of CPU each with 50 glances, 227 with one).
-const GLANCES: u32 = 1;
-
-/// Wakes whoever must read sockets while a PHP thread waits for its client.
-pub(crate) type Alarm = Arc<dyn Fn() + Send + Sync>;
-
-/// What both drivers need to know of the pool.
+/// What every PHP thread needs to know of the pool.
 pub(crate) struct Pool<'a> {
     pub(crate) slot: &'a Slot,
     pub(crate) settings: &'a ScriptSettings,
-    pub(crate) limits: &'a Limits,
+    /// Called when OPcache waits to restart, on ZTS.
+    pub(crate) on_restart_pending: &'a (dyn Fn() + Sync),
 }
 
-/// The state that the PHP thread and its helper share.
-struct Shared {
+/// One PHP thread's sockets, and what its helper shares with it.
+pub(crate) struct Seat {
     reactor: Mutex<Reactor>,
+    watch: Arc<Watch>,
+    /// Interrupts whoever waits in the reactor.
     wake: Arc<OwnedFd>,
-    /// Odd while a request runs.
-    sequence: AtomicU64,
     /// The helper drives the reactor.
     driving: AtomicBool,
-    /// The helper sleeps until it is unparked.
-    asleep: AtomicBool,
-    urgent: Arc<AtomicBool>,
-    stop: AtomicBool,
 }
 
-/// Serves on NTS until the reactor is finished; returns the exit status of this process.
-pub(crate) fn run_inline(
-    reactor: Reactor,
-    wake_descriptor: Arc<OwnedFd>,
-    helper_slot: &HelperSlot,
-    mut php: PhpThread,
-    pool: &Pool<'_>,
-) -> i32 {
-    let Pool { slot, settings, .. } = *pool;
-    let shared = Arc::new(Shared {
-        reactor: Mutex::new(reactor),
-        wake: wake_descriptor,
-        sequence: AtomicU64::new(0),
-        driving: AtomicBool::new(false),
-        asleep: AtomicBool::new(false),
-        urgent: Arc::clone(&helper_slot.urgent),
-        stop: AtomicBool::new(false),
-    });
-    let helper = {
-        let shared = Arc::clone(&shared);
+impl Seat {
+    pub(crate) fn new(reactor: Reactor, watch: Arc<Watch>, wake: Arc<OwnedFd>) -> Arc<Self> {
+        Arc::new(Self {
+            reactor: Mutex::new(reactor),
+            watch,
+            wake,
+            driving: AtomicBool::new(false),
+        })
+    }
+
+    fn spawn_helper(self: &Arc<Self>) -> std::io::Result<()> {
+        let seat = Arc::clone(self);
         thread::Builder::new()
             .name("fe-php helper".to_owned())
-            .stack_size(256 << 10)
+            .stack_size(HELPER_STACK)
             .spawn(move || {
                 block_signals();
-                help(&shared);
+                seat.help();
             })
-    };
-    let helper = match helper {
-        Ok(helper) => helper,
-        Err(error) => {
-            log::error(format_args!(
-                "a worker process cannot start its helper thread: {error}"
-            ));
-            return 1;
-        }
-    };
-    *helper_slot.thread.lock() = Some(helper.thread().clone());
+            .map(drop)
+    }
 
-    let mut finished: Option<(u64, Arc<Exchange>)> = None;
-    loop {
-        let job = {
-            let mut reactor = shared.reactor.lock();
-            reactor.become_idle();
-            if let Some((token, exchange)) = finished.take() {
-                reactor.finish(token, &exchange);
+    fn help(&self) {
+        while let Some(sequence) = self.watch.next_long() {
+            // Whoever has it is done with that request.
+            let Some(mut reactor) = self.reactor.try_lock() else {
+                continue;
+            };
+            self.driving.store(true, Ordering::SeqCst);
+            while self.watch.runs(sequence) {
+                reactor.become_busy();
+                reactor.hand_over_ready();
+                reactor.turn(Some(TICK));
             }
-            loop {
-                if let Some(job) = reactor.next_job() {
-                    break job;
+            self.driving.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Serves with this PHP thread until the reactor is finished; returns the exit status of the process.
+    fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
+        let Pool { slot, settings, .. } = *pool;
+        let mut pulse = Watch::pulse();
+        let mut opcache = RestartWatch::new();
+        let mut finished: Option<Finished> = None;
+        loop {
+            let job = {
+                let mut reactor = self.reactor.lock();
+                reactor.become_idle();
+                if let Some(finished) = finished.take() {
+                    finished.settle(&mut reactor);
                 }
-                if reactor.is_finished() {
-                    shared.stop.store(true, Ordering::SeqCst);
-                    helper.thread().unpark();
-                    return 0;
+                loop {
+                    if let Some(job) = reactor.next_job() {
+                        self.watch
+                            .begin(&mut pulse, reactor.now(), reactor.is_alone());
+                        break job;
+                    }
+                    if reactor.is_finished() {
+                        self.watch.stop();
+                        return 0;
+                    }
+                    self.watch.rest(&pulse);
+                    reactor.turn(None);
                 }
-                reactor.turn(None);
+            };
+            slot.request_started();
+            let done = Finished {
+                token: job.token,
+                exchange: Arc::clone(&job.exchange),
+                home: job.home.clone(),
+            };
+            let outcome = job.run(php, settings);
+            if outcome.forked {
+                // A child of the script's own fork: its parent goes on serving.
+                exit_forked_child(outcome.exit_status);
             }
+            self.watch.end();
+            if self.driving.load(Ordering::SeqCst) {
+                wake(&self.wake);
+            }
+            slot.request_finished();
+            finished = done.go_home();
+            if cfg!(php_zts) && opcache.is_pending(php) {
+                (pool.on_restart_pending)();
+            }
+        }
+    }
+}
+
+/// A request that has been run.
+struct Finished {
+    token: u64,
+    exchange: Arc<Exchange>,
+    home: Option<Arc<Home>>,
+}
+
+impl Finished {
+    /// Tells the reactor that owns its connection, if that is another thread's.
+    fn go_home(self) -> Option<Self> {
+        let Some(home) = &self.home else {
+            return Some(self);
         };
-        slot.request_started();
-        shared.sequence.fetch_add(1, Ordering::SeqCst);
-        if shared.asleep.load(Ordering::SeqCst) {
-            helper.thread().unpark();
-        }
-        finished = Some((job.token, Arc::clone(&job.exchange)));
-        let outcome = job.run(&mut php, settings);
-        if outcome.forked {
-            // A child of the script's own fork: its parent goes on serving.
-            exit_forked_child(outcome.exit_status);
-        }
-        shared.sequence.fetch_add(1, Ordering::SeqCst);
-        if shared.driving.load(Ordering::SeqCst) {
-            wake(&shared.wake);
-        }
-        slot.request_finished();
+        home.finished(self.token, self.exchange);
+        None
+    }
+
+    fn settle(self, reactor: &mut Reactor) {
+        reactor.finish(self.token, self.exchange);
     }
 }
 
-fn help(shared: &Shared) {
-    let mut seen = 0;
-    let mut quiet = 0;
-    while !shared.stop.load(Ordering::SeqCst) {
-        let sequence = shared.sequence.load(Ordering::SeqCst);
-        if sequence.is_multiple_of(2) {
-            quiet += 1;
-            if quiet > GLANCES {
-                shared.asleep.store(true, Ordering::SeqCst);
-                // Between the last look and the store a request may have begun, which would not unpark us.
-                if shared.sequence.load(Ordering::SeqCst) == sequence
-                    && !shared.stop.load(Ordering::SeqCst)
-                {
-                    thread::park();
-                }
-                shared.asleep.store(false, Ordering::SeqCst);
-                quiet = 0;
-                continue;
-            }
-        } else {
-            quiet = 0;
-            if (sequence == seen || shared.urgent.swap(false, Ordering::SeqCst))
-                && let Some(mut reactor) = shared.reactor.try_lock()
-            {
-                take_over(shared, &mut reactor, sequence);
-                continue;
-            }
-            seen = sequence;
-        }
-        thread::park_timeout(GLANCE);
+/// Serves on NTS, on the thread that started PHP.
+pub(crate) fn run_alone(seat: &Arc<Seat>, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
+    if let Err(error) = seat.spawn_helper() {
+        log::error(format_args!(
+            "a worker process cannot start its helper thread: {error}"
+        ));
+        return 1;
     }
+    seat.serve(php, pool)
 }
 
-fn take_over(shared: &Shared, reactor: &mut Reactor, sequence: u64) {
-    shared.driving.store(true, Ordering::SeqCst);
-    while shared.sequence.load(Ordering::SeqCst) == sequence {
-        reactor.become_busy();
-        reactor.hand_over_ready();
-        reactor.turn(Some(TICK));
-    }
-    shared.driving.store(false, Ordering::SeqCst);
-}
-
-/// Where the helper thread will be known, for alarms that are made before it is.
-#[derive(Debug, Default)]
-pub(crate) struct HelperSlot {
-    thread: Mutex<Option<Thread>>,
-    urgent: Arc<AtomicBool>,
-}
-
-impl HelperSlot {
-    /// Makes the helper take over at once.
-    pub(crate) fn alarm(&self) {
-        if !self.urgent.swap(true, Ordering::SeqCst)
-            && let Some(thread) = &*self.thread.lock()
-        {
-            thread.unpark();
-        }
-    }
-}
-
-/// Serves on ZTS until the reactor is finished; returns the exit status of this process.
-pub(crate) fn run_threads(
-    mut reactor: Reactor,
-    wake_descriptor: &Arc<OwnedFd>,
-    engine: &Arc<Engine>,
-    threads: u32,
-    pool: &Pool<'_>,
-    on_restart_pending: &(dyn Fn() + Sync),
-) -> i32 {
-    let Pool {
-        slot,
-        settings,
-        limits,
-    } = *pool;
-    let (sender, receiver) = unbounded::<Job>();
-    let (done_sender, done) = unbounded::<(u64, Arc<Exchange>)>();
-    let draining = AtomicBool::new(false);
-    // Threads that run a request; one that has just taken its request may not be counted yet.
-    let busy = AtomicUsize::new(0);
+/// Serves on ZTS, with a PHP thread for each seat.
+pub(crate) fn run_threads(seats: &[Arc<Seat>], engine: &Arc<Engine>, pool: &Pool<'_>) -> i32 {
+    let (open_gate, gate) = bounded::<()>(seats.len());
+    let status = Mutex::new(0);
     thread::scope(|scope| {
-        let draining = &draining;
-        let busy = &busy;
-        for number in 0..threads {
-            let receiver: Receiver<Job> = receiver.clone();
-            let done = done_sender.clone();
-            let builder = thread::Builder::new()
+        for (number, seat) in seats.iter().enumerate() {
+            let (gate, status) = (gate.clone(), &status);
+            let thread = thread::Builder::new()
                 .name(format!("php {number}"))
                 .stack_size(PHP_STACK);
-            let spawned = builder.spawn_scoped(scope, move || {
-                let mut php = match PhpThread::attach(engine) {
-                    Ok(php) => php,
-                    Err(error) => {
-                        log::error(format_args!("a PHP thread cannot start: {error}"));
+            let spawned = seat.spawn_helper().and_then(|()| {
+                thread.spawn_scoped(scope, move || {
+                    // All threads or none: see below.
+                    if gate.recv().is_err() {
                         return;
                     }
-                };
-                let mut watch = RestartWatch::new();
-                for job in receiver {
-                    let keep_conn = job.keep_conn;
-                    let token = job.token;
-                    let exchange = Arc::clone(&job.exchange);
-                    if exchange.is_gone() {
-                        // Aborted while it waited: nobody would see the answer.
-                        job.refuse(ProtocolStatus::RequestComplete);
-                        let _ = done.send((token, exchange));
-                        wake(wake_descriptor);
-                        continue;
-                    }
-                    busy.fetch_add(1, Ordering::Relaxed);
-                    slot.request_started();
-                    let outcome = job.run(&mut php, settings);
-                    if outcome.forked {
-                        exit_forked_child(outcome.exit_status);
-                    }
-                    slot.request_finished();
-                    busy.fetch_sub(1, Ordering::Relaxed);
-                    let attention = !keep_conn
-                        || draining.load(Ordering::Relaxed)
-                        || exchange.output().needs_attention();
-                    // The reactor lives longer than its PHP threads.
-                    let _ = done.send((token, exchange));
-                    if attention {
-                        wake(wake_descriptor);
-                    }
-                    if watch.is_pending(&mut php) {
-                        on_restart_pending();
-                    }
-                }
+                    let own = match PhpThread::attach(engine) {
+                        Ok(mut php) => seat.serve(&mut php, pool),
+                        Err(error) => {
+                            log::error(format_args!("PHP thread {number} cannot start: {error}"));
+                            1
+                        }
+                    };
+                    let mut status = status.lock();
+                    *status = own.max(*status);
+                })
             });
             if let Err(error) = spawned {
                 log::error(format_args!(
-                    "PHP thread {number} cannot be started: {error}"
+                    "PHP thread {number} or its helper cannot be started: {error}"
                 ));
-                // Without it requests would wait for nobody: end, and let the pool process try again.
-                drop(sender);
+                // With fewer threads than the scoreboard says, requests would wait for nobody: end, and let the pool
+                // process try again.
+                drop(open_gate);
                 return 1;
             }
         }
-        block_signals();
-        reactor.become_idle();
-        loop {
-            while let Ok((token, exchange)) = done.try_recv() {
-                reactor.finish(token, &exchange);
-            }
-            while let Some(job) = reactor.next_job() {
-                if sender.len() + busy.load(Ordering::Relaxed) >= (threads + limits.queue) as usize
-                {
-                    reactor.overload(job);
-                    continue;
-                }
-                // PHP threads hold receivers until the sender is gone.
-                let _ = sender.send(job);
-            }
-            if reactor.is_finished() {
-                break;
-            }
-            reactor.turn(None);
-            if reactor.is_draining() {
-                draining.store(true, Ordering::Relaxed);
-            }
+        for _ in seats {
+            // The channel has room for all.
+            let _ = open_gate.send(());
         }
-        drop(sender);
+        block_signals();
         0
     })
+    .max(status.into_inner())
 }
 
 /// A stack that endless recursion fills only after `memory_limit` has ended it (PHP 8.2 does not measure its stack);
 /// it is committed as it is used.
 pub(crate) const PHP_STACK: usize = 256 << 20;
+const HELPER_STACK: usize = 256 << 10;
 
 /// Looks once a second, after a request, whether OPcache waits to restart.
 struct RestartWatch {

@@ -2,10 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use super::exchange::{Exchange, FastcgiSink};
+use super::reactor::wake;
 use super::script::{ScriptSettings, resolve};
 use crate::engine::{Outcome, PhpThread, execute};
 use crate::fastcgi::ProtocolStatus;
@@ -21,6 +26,44 @@ pub(crate) struct Job {
     pub(super) variables: Variables,
     pub(super) body: Body,
     pub(super) keep_conn: bool,
+    /// Where the connection lives, when another thread runs the request.
+    pub(super) home: Option<Arc<Home>>,
+}
+
+/// The way back to a reactor, for threads that run requests of its connections.
+#[derive(Debug)]
+pub(crate) struct Home {
+    finished: Mutex<Vec<(u64, Arc<Exchange>)>>,
+    any: AtomicBool,
+    /// Wakes the reactor.
+    wake: Arc<OwnedFd>,
+}
+
+impl Home {
+    pub(super) fn new(wake: Arc<OwnedFd>) -> Self {
+        Self {
+            finished: Mutex::new(Vec::new()),
+            any: AtomicBool::new(false),
+            wake,
+        }
+    }
+
+    /// A request has been run, on another thread.
+    pub(super) fn finished(&self, token: u64, exchange: Arc<Exchange>) {
+        let mut finished = self.finished.lock();
+        finished.push((token, exchange));
+        self.any.store(true, Ordering::Release);
+        drop(finished);
+        wake(&self.wake);
+    }
+
+    /// Those that have been run since the last call.
+    pub(super) fn take_finished(&self) -> Vec<(u64, Arc<Exchange>)> {
+        if !self.any.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.finished.lock())
+    }
 }
 
 impl Job {

@@ -23,8 +23,10 @@ mod reactor;
 mod relay;
 mod script;
 mod status_line;
+mod watch;
 
 pub(crate) use driver::PHP_STACK;
+use reactor::ThreadQueue;
 
 /// Serves until this worker process is to end; returns its exit status.
 pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
@@ -41,65 +43,66 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     worker.engine.clear_environment();
     worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.report_crashes(2, &worker.config.name);
-    let wake = Arc::new(high_fd(eventfd(
-        0,
-        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-    )?));
     let settings = script::ScriptSettings::from(worker.engine.cgi_settings());
-    let helper = Arc::new(driver::HelperSlot::default());
-    let before_waiting: driver::Alarm = if is_zts() {
-        Arc::new(|| ())
+    let quit = Arc::new(quit_signal()?);
+    let queue = if is_zts() {
+        Some(Arc::new(ThreadQueue::new()?))
     } else {
-        let helper = Arc::clone(&helper);
-        Arc::new(move || helper.alarm())
+        None
     };
     // `serving` wants the worker whole, so it is said before its parts are given away.
-    let quit = quit_signal()?;
-    let slot = worker.slot.clone();
     worker.serving();
     let WorkerProcess {
         config,
         threads,
         engine,
         scoreboard,
+        slot,
         listeners,
         handover,
         drain,
         reports,
         ..
     } = worker;
-    let reactor = reactor::Reactor::new(reactor::Sources {
-        listeners,
-        handover_send: handover.send,
-        handover_receive: handover.receive,
-        drain,
-        quit,
-        wake: Arc::clone(&wake),
-        scoreboard,
-        slot: slot.clone(),
-        limits: config.limits.clone(),
-        capacity: threads,
-        siblings: !is_zts(),
-        before_waiting,
-    })?;
+    let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
+    let mut seats = Vec::new();
+    for _ in 0..threads {
+        let wake = Arc::new(high_fd(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?));
+        let watch = Arc::new(watch::Watch::new()?);
+        let before_waiting = {
+            let watch = Arc::clone(&watch);
+            Arc::new(move || watch.alarm())
+        };
+        let reactor = reactor::Reactor::new(reactor::Sources {
+            listeners: Arc::clone(&listeners),
+            handover: Arc::clone(&handover),
+            drain: Arc::clone(&drain),
+            quit: Arc::clone(&quit),
+            wake: Arc::clone(&wake),
+            scoreboard: Arc::clone(&scoreboard),
+            slot: slot.clone(),
+            limits: config.limits.clone(),
+            capacity: config.workers,
+            queue: queue.clone(),
+            before_waiting,
+        })?;
+        seats.push(driver::Seat::new(reactor, watch, wake));
+    }
     let pool = driver::Pool {
         slot: &slot,
         settings: &settings,
-        limits: &config.limits,
+        on_restart_pending: &|| reports.send(WorkerMessage::OpcacheRestartPending),
     };
     if is_zts() {
-        let on_pending = || reports.send(WorkerMessage::OpcacheRestartPending);
-        Ok(driver::run_threads(
-            reactor,
-            &wake,
-            &engine,
-            threads,
-            &pool,
-            &on_pending,
-        ))
-    } else {
-        let php = PhpThread::startup_thread(&engine)?;
-        Ok(driver::run_inline(reactor, wake, &helper, php, &pool))
+        return Ok(driver::run_threads(&seats, &engine, &pool));
+    }
+    let mut php = PhpThread::startup_thread(&engine)?;
+    match seats.as_slice() {
+        [seat] => Ok(driver::run_alone(seat, &mut php, &pool)),
+        _ => Err(format!("an NTS PHP has one thread, not {threads}").into()),
     }
 }
 

@@ -124,12 +124,6 @@ impl Output {
         state.pending.len() - state.sent > self.limit
     }
 
-    /// Whether the reactor would not hear of this connection by itself, or still has to write for it.
-    pub(crate) fn needs_attention(&self) -> bool {
-        let state = self.state.lock();
-        state.registration.is_none() || !state.reading || !state.pending.is_empty()
-    }
-
     /// Puts the socket into `epoll` under `token`, unless it is there already.
     pub(crate) fn register(&self, epoll: &Arc<OwnedFd>, token: u64) -> Result<(), Errno> {
         let mut state = self.state.lock();

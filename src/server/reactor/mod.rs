@@ -6,7 +6,8 @@
 //! New connections, and connections that siblings have handed over, are *idle sources*: they are taken only while this process
 //! can run a request at once (or, for new connections, while no process of the pool can, so that they do not wait in the
 //! kernel's backlog where no limit of ours sees them). A request that is ready on a connection of a busy process goes into the
-//! hand-over channel with its connection, whether or not somebody is idle now: the first to become idle takes it.
+//! hand-over channel with its connection, whether or not somebody is idle now: the first to become idle takes it. Threads
+//! of one process pass the request alone, through a [`ThreadQueue`]: its connection stays where it is.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -22,7 +23,7 @@ use slab::Slab;
 
 use super::connection::{Connection, Surroundings};
 use super::exchange::Exchange;
-use super::job::Job;
+use super::job::{Home, Job};
 use super::output::Output;
 use super::relay::Relay;
 use crate::config::Limits;
@@ -32,6 +33,8 @@ use crate::log;
 use crate::scoreboard::{Scoreboard, Slot};
 
 mod passing;
+
+pub(crate) use passing::ThreadQueue;
 
 /// How often the I/O side looks after running requests.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -48,26 +51,27 @@ const HANDOVER: u64 = 1 << 41;
 const WAKE: u64 = 1 << 42;
 const DRAIN: u64 = 1 << 43;
 const QUIT: u64 = 1 << 44;
-const RELAY: u64 = 1 << 45;
+const QUEUE: u64 = 1 << 45;
+const RELAY: u64 = 1 << 46;
 
 /// Everything a reactor is given.
 pub(crate) struct Sources {
-    pub(crate) listeners: Vec<OwnedFd>,
-    pub(crate) handover_send: OwnedFd,
-    pub(crate) handover_receive: OwnedFd,
+    pub(crate) listeners: Arc<Vec<OwnedFd>>,
+    pub(crate) handover: Arc<crate::zygote::Handover>,
     /// Becomes readable when this process is to finish; says whether others take its connections.
-    pub(crate) drain: crate::zygote::DrainSignal,
-    /// Becomes readable on SIGQUIT.
-    pub(crate) quit: OwnedFd,
+    pub(crate) drain: Arc<crate::zygote::DrainSignal>,
+    /// Becomes readable on SIGQUIT, and stays so.
+    pub(crate) quit: Arc<OwnedFd>,
     /// An eventfd: interrupts [`Reactor::turn`].
     pub(crate) wake: Arc<OwnedFd>,
     pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: Slot,
     pub(crate) limits: Limits,
-    /// Requests that this process runs at once.
+    /// Requests that the pool runs at once.
     pub(crate) capacity: u32,
-    /// Whether sibling processes serve the same pool, so that connections are better off there than waiting here.
-    pub(crate) siblings: bool,
+    /// Where requests go that other threads of this process may run, if there are any; else whole connections go to
+    /// sibling processes.
+    pub(crate) queue: Option<Arc<ThreadQueue>>,
     /// Called by a PHP thread before it waits for its client's body.
     pub(crate) before_waiting: Arc<dyn Fn() + Send + Sync>,
 }
@@ -86,12 +90,16 @@ pub(crate) struct Reactor {
     new_jobs: Vec<Job>,
     /// Requests that run in this process, for ticks.
     running: Vec<Arc<Exchange>>,
+    home: Arc<Home>,
+    /// A connection has had several requests open at once.
+    multiplexed: bool,
     held: usize,
     /// Connections with a deadline.
     clocked: usize,
     /// Whether listeners and the hand-over channel are in epoll.
     accepting: bool,
     receiving: bool,
+    receiving_queue: bool,
     /// Accepting is off until then, for want of descriptors or because the limit is reached.
     suspended: Option<Instant>,
     drain: Option<Cause>,
@@ -134,13 +142,13 @@ impl Reactor {
         )?;
         epoll::add(
             &*epoll,
-            sources.drain.as_fd(),
+            &*sources.drain,
             EventData::new_u64(DRAIN),
             EventFlags::IN,
         )?;
         epoll::add(
             &*epoll,
-            &sources.quit,
+            &*sources.quit,
             EventData::new_u64(QUIT),
             EventFlags::IN,
         )?;
@@ -159,6 +167,7 @@ impl Reactor {
             (b"FCGI_MPXS_CONNS", b"1".to_vec()),
         ];
         let now = Instant::now();
+        let home = Arc::new(Home::new(Arc::clone(&sources.wake)));
         Ok(Self {
             epoll,
             scratch: vec![0; 64 << 10],
@@ -170,10 +179,13 @@ impl Reactor {
             ready: VecDeque::new(),
             new_jobs: Vec::new(),
             running: Vec::new(),
+            home,
+            multiplexed: false,
             held: 0,
             clocked: 0,
             accepting: false,
             receiving: false,
+            receiving_queue: false,
             suspended: None,
             drain: None,
             passed_over: 0,
@@ -193,9 +205,7 @@ impl Reactor {
     pub(crate) fn become_busy(&mut self) {
         // EPOLLEXCLUSIVE has woken nobody else for what was passed over: take it, so that it reaches a sibling.
         if std::mem::take(&mut self.passed_over) > 0 {
-            if self.receiving {
-                self.receive_handover();
-            }
+            self.receive();
             if self.accepting {
                 self.accept();
             }
@@ -212,28 +222,51 @@ impl Reactor {
                 self.drop_job(job);
                 continue;
             }
-            self.running.push(Arc::clone(&job.exchange));
+            if job.home.is_none() {
+                self.running.push(Arc::clone(&job.exchange));
+            }
             return Some(job);
         }
     }
 
-    /// A request that [`next_job`](Self::next_job) gave out has been run.
-    pub(crate) fn finish(&mut self, token: u64, exchange: &Arc<Exchange>) {
+    /// About the time at which [`turn`](Self::turn) returned.
+    pub(crate) fn now(&self) -> Instant {
+        self.last_tick
+    }
+
+    /// Whether no other request than the next can come while it runs, as far as one can know.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.connections.len() <= 1 && !self.multiplexed
+    }
+
+    /// A request of a connection of ours that [`next_job`](Self::next_job) gave out, here or on another thread, has been run.
+    pub(crate) fn finish(&mut self, token: u64, exchange: Arc<Exchange>) {
         self.running
-            .retain(|running| !Arc::ptr_eq(running, exchange));
+            .retain(|running| !Arc::ptr_eq(running, &exchange));
+        // With it goes the last other handle on the connection's socket: `remove` looks at that.
+        drop(exchange);
         self.settle(token);
     }
 
     /// Nobody would see the answer, and nothing has been done yet.
     fn drop_job(&mut self, job: Job) {
-        let token = job.token;
-        job.refuse(ProtocolStatus::RequestComplete);
-        self.settle(token);
+        self.refuse(job, ProtocolStatus::RequestComplete);
     }
 
-    /// Whether this process is to exit, so that every finished request matters at once.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.drain.is_some()
+    /// Answers a request without running it.
+    fn refuse(&mut self, job: Job, status: ProtocolStatus) {
+        let (token, home, exchange) = (job.token, job.home.clone(), Arc::clone(&job.exchange));
+        job.refuse(status);
+        match home {
+            Some(home) => home.finished(token, exchange),
+            None => self.finish(token, exchange),
+        }
+    }
+
+    /// Forgets what was to be run for a connection that is going away.
+    fn forget_ready(&mut self, token: u64) {
+        self.ready
+            .retain(|job| job.home.is_some() || job.token != token);
     }
 
     /// Whether this process is to exit and has nothing left to do.
@@ -243,7 +276,7 @@ impl Reactor {
             None => false,
             Some(Drain::HandOver) => empty,
             Some(Drain::Close) => {
-                empty && !self.channel_is(PollFlags::IN, &self.sources.handover_receive)
+                empty && !self.channel_is(PollFlags::IN, &self.sources.handover.receive)
             }
         }
     }
@@ -266,6 +299,9 @@ impl Reactor {
                 return;
             }
         };
+        for (token, exchange) in self.home.take_finished() {
+            self.finish(token, exchange);
+        }
         let mut idle_sources = (false, false);
         let accepting = self.accepting;
         for Event { flags, data } in events.iter().copied() {
@@ -276,13 +312,13 @@ impl Reactor {
                 }
                 DRAIN => {
                     self.start_drain(Cause::Generation);
-                    let _ = epoll::delete(&*self.epoll, self.sources.drain.as_fd());
+                    let _ = epoll::delete(&*self.epoll, &*self.sources.drain);
                 }
                 QUIT => {
                     self.start_drain(Cause::Quit);
-                    let _ = epoll::delete(&*self.epoll, &self.sources.quit);
+                    let _ = epoll::delete(&*self.epoll, &*self.sources.quit);
                 }
-                HANDOVER => idle_sources.0 = true,
+                HANDOVER | QUEUE => idle_sources.0 = true,
                 token if token >= RELAY => {
                     self.relay_event(usize::try_from(token - RELAY).unwrap_or(usize::MAX));
                 }
@@ -292,10 +328,10 @@ impl Reactor {
         }
         if idle_sources != (false, false) {
             // Whoever is idle serves them; we do when we have nothing of our own to do, or have let them wait enough.
-            if self.ready.is_empty() || self.passed_over >= PATIENCE || !self.sources.siblings {
+            if self.ready.is_empty() || self.passed_over >= PATIENCE {
                 self.passed_over = 0;
-                if idle_sources.0 && self.receiving {
-                    self.receive_handover();
+                if idle_sources.0 {
+                    self.receive();
                 }
                 if idle_sources.1 && accepting && (self.ready.is_empty() || !idle_sources.0) {
                     self.accept();
@@ -323,7 +359,7 @@ impl Reactor {
                     // The limit has been looked at; siblings may exceed it by one each.
                     let _ = self.sources.slot.add_connection(u32::MAX);
                     self.adopt(socket, &[], false);
-                    if !self.ready.is_empty() && self.sources.siblings {
+                    if !self.ready.is_empty() {
                         return;
                     }
                 }
@@ -433,6 +469,7 @@ impl Reactor {
                 ready: &mut jobs,
             },
         );
+        self.multiplexed |= connection.dispatched() > 1;
         match (clocked, connection.deadline().is_some()) {
             (false, true) => self.clocked += 1,
             (true, false) => self.clocked -= 1,
@@ -451,7 +488,7 @@ impl Reactor {
                 "a FastCGI client sent what it must not, so its connection is closed: {error}"
             ));
             if self.connections.contains(index) {
-                self.ready.retain(|job| job.token != index as u64);
+                self.forget_ready(index as u64);
                 self.remove(index);
             }
             return false;
@@ -581,25 +618,34 @@ impl Reactor {
     }
 
     fn set_receiving(&mut self, receive: bool) {
-        let receive = match self.drain_mode() {
+        let (channel, queue) = match self.drain_mode() {
             // A busy process would only put back what it takes.
-            None | Some(Drain::Close) => receive,
-            Some(Drain::HandOver) => false,
+            None | Some(Drain::Close) => (receive, receive),
+            // What threads of this process share is still to be run by them.
+            Some(Drain::HandOver) => (false, receive),
         };
-        if receive == self.receiving {
-            return;
+        if channel != self.receiving {
+            self.receiving = channel;
+            self.watch_shared(channel, HANDOVER);
         }
-        self.receiving = receive;
-        let channel = &self.sources.handover_receive;
-        let result = if receive {
-            epoll::add(
-                &*self.epoll,
-                channel,
-                EventData::new_u64(HANDOVER),
-                EventFlags::IN | EventFlags::EXCLUSIVE,
-            )
+        if queue != self.receiving_queue {
+            self.receiving_queue = queue;
+            self.watch_shared(queue, QUEUE);
+        }
+    }
+
+    /// Puts something that others watch too into epoll, or takes it out.
+    fn watch_shared(&self, watch: bool, token: u64) {
+        let descriptor = match (token, &self.sources.queue) {
+            (QUEUE, Some(queue)) => queue.as_fd(),
+            (QUEUE, None) => return,
+            _ => self.sources.handover.receive.as_fd(),
+        };
+        let result = if watch {
+            let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+            epoll::add(&*self.epoll, descriptor, EventData::new_u64(token), flags)
         } else {
-            epoll::delete(&*self.epoll, channel)
+            epoll::delete(&*self.epoll, descriptor)
         };
         if let Err(error) = result {
             log::error(format_args!("epoll_ctl: {error}"));
@@ -666,7 +712,7 @@ impl Reactor {
                  closed",
                 self.sources.limits.request_header_timeout.as_secs_f32()
             ));
-            self.ready.retain(|job| job.token != index as u64);
+            self.forget_ready(index as u64);
             self.remove(index);
         }
     }

@@ -1,23 +1,67 @@
 //! Passing work between sibling processes: whole connections through the hand-over channel, and single requests of a shared
 //! connection through relays.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::{Errno, read};
 
-use super::{RELAY, Reactor};
+use super::{RELAY, Reactor, wake};
+use crate::descriptor::high_fd;
 use crate::fastcgi::ProtocolStatus;
 use crate::server::connection::Connection;
 use crate::server::handover;
 use crate::server::job::Job;
 use crate::server::relay::{Progress, Relay};
 
+/// Requests that threads of one process have for each other.
+#[derive(Debug)]
+pub(crate) struct ThreadQueue {
+    sender: Sender<Job>,
+    receiver: Receiver<Job>,
+    /// Counts them, for epoll.
+    ready: OwnedFd,
+}
+
+impl ThreadQueue {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+        let (sender, receiver) = unbounded();
+        Ok(Self {
+            sender,
+            receiver,
+            ready: high_fd(eventfd(0, flags)?),
+        })
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+
+    fn push(&self, job: Job) {
+        // This very struct holds a receiver.
+        let _ = self.sender.send(job);
+        wake(&self.ready);
+    }
+
+    fn pop(&self) -> Option<Job> {
+        let mut count = [0; 8];
+        // Whoever takes one from the count may take one from the queue.
+        read(&self.ready, &mut count).ok()?;
+        self.receiver.try_recv().ok()
+    }
+}
+
 impl Reactor {
     /// What a busy process does with requests that are ready: they go where somebody can run them.
     pub(crate) fn hand_over_ready(&mut self) {
-        if !self.sources.siblings {
+        if let Some(queue) = &self.sources.queue {
+            let queue = Arc::clone(queue);
+            while let Some(job) = self.ready.pop_front() {
+                self.share(&queue, job);
+            }
             return;
         }
         let mut waiting = std::mem::take(&mut self.ready);
@@ -49,6 +93,21 @@ impl Reactor {
         self.ready.append(&mut waiting);
     }
 
+    /// Lets any thread of this process run a request.
+    fn share(&mut self, queue: &ThreadQueue, mut job: Job) {
+        if job.exchange.is_gone() {
+            return self.drop_job(job);
+        }
+        if !self.sources.slot.add_queued(self.sources.limits.queue) {
+            return self.overload(job);
+        }
+        if job.home.is_none() {
+            self.running.push(Arc::clone(&job.exchange));
+            job.home = Some(Arc::clone(&self.home));
+        }
+        queue.push(job);
+    }
+
     /// Has a sibling run a request that shares its connection with one that runs here.
     fn relay(&mut self, job: Job) -> Result<(), Job> {
         let Some(bytes) = Connection::relayed(&job) else {
@@ -67,7 +126,7 @@ impl Reactor {
         let sent = Relay::new(Arc::clone(&job.exchange), job.token).and_then(|(relay, theirs)| {
             relay.register(&self.epoll, token)?;
             handover::send(
-                self.sources.handover_send.as_fd(),
+                self.sources.handover.send.as_fd(),
                 theirs.as_fd(),
                 &bytes,
                 true,
@@ -146,7 +205,7 @@ impl Reactor {
         let bytes = connection.replay(job);
         connection.output().deregister();
         match handover::send(
-            self.sources.handover_send.as_fd(),
+            self.sources.handover.send.as_fd(),
             connection.output().socket(),
             &bytes,
             counts,
@@ -177,7 +236,7 @@ impl Reactor {
     }
 
     fn channel_has_room(&self) -> bool {
-        self.channel_is(PollFlags::OUT, &self.sources.handover_send)
+        self.channel_is(PollFlags::OUT, &self.sources.handover.send)
     }
 
     pub(super) fn channel_is(&self, flags: PollFlags, channel: &OwnedFd) -> bool {
@@ -189,21 +248,31 @@ impl Reactor {
         matches!(poll(&mut wanted, Some(&now)), Ok(1)) && wanted[0].revents().contains(flags)
     }
 
-    /// Refuses a request that [`next_job`](Self::next_job) gave out, for want of room.
-    pub(crate) fn overload(&mut self, job: Job) {
-        self.running
-            .retain(|running| !Arc::ptr_eq(running, &job.exchange));
+    /// Refuses a request for want of room.
+    pub(super) fn overload(&mut self, job: Job) {
         self.warn(&format!(
             "the queue is full (--queue {}): requests are answered FCGI_OVERLOADED; raise --workers or --queue",
             self.sources.limits.queue
         ));
-        let token = job.token;
-        job.refuse(ProtocolStatus::Overloaded);
-        self.settle(token);
+        self.refuse(job, ProtocolStatus::Overloaded);
     }
 
-    pub(super) fn receive_handover(&mut self) {
-        match handover::receive(self.sources.handover_receive.as_fd()) {
+    /// Takes what others have put into the channel and into the queue of this process's threads: one of each.
+    pub(super) fn receive(&mut self) {
+        if self.receiving_queue
+            && let Some(queue) = &self.sources.queue
+            && let Some(job) = queue.pop()
+        {
+            self.sources.slot.remove_queued();
+            self.ready.push_back(job);
+        }
+        if self.receiving {
+            self.receive_handover();
+        }
+    }
+
+    fn receive_handover(&mut self) {
+        match handover::receive(self.sources.handover.receive.as_fd()) {
             Ok(Some(parcel)) => {
                 self.sources.slot.connection_taken_over();
                 if parcel.queued {
