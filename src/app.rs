@@ -8,7 +8,7 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::config::{IniConfig, PoolConfig};
 use crate::engine::{Engine, is_zts, php_version};
-use crate::{log, server, supervisor, zygote};
+use crate::{bench, log, server, supervisor, zygote};
 
 /// Runs the program; `fe-php` is nothing but this.
 pub fn main() -> ExitCode {
@@ -19,6 +19,7 @@ pub fn main() -> ExitCode {
     }
     match cli.command {
         Some(Command::Fpm(options)) => serve(options.into_config()),
+        Some(Command::Bench(options)) => bench::main(*options),
         Some(Command::PoolProcess) => exit_code(zygote::main(start_php, server::run)),
         None => ExitCode::SUCCESS,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench;
 use crate::config::{IniConfig, Limits, ListenAddress, PoolConfig};
 
 /// PHP run inside a Rust program: a FastCGI server in php-fpm's place.
@@ -32,6 +33,12 @@ pub(crate) enum Command {
     /// error. SIGTERM stops at once, SIGQUIT after running requests.
     #[command(after_help = FPM_EXAMPLES)]
     Fpm(Box<Fpm>),
+    /// Measure a FastCGI server: fe-php, php-fpm or another one.
+    ///
+    /// Sends requests for a script from one thread, checks every answer, and reports throughput, errors and latency;
+    /// with --pid also what the server used. It does not start PHP.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<bench::Options>),
     /// The pool process, which `fpm` starts by itself.
     #[command(name = crate::supervisor::process::POOL_PROCESS, hide = true)]
     PoolProcess,
@@ -143,7 +150,7 @@ impl Fpm {
 }
 
 /// php-fpm's forms of `listen`: `address:port`, `:port`, `port`, `/path`.
-fn parse_listen(text: &str) -> Result<ListenAddress, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<ListenAddress, String> {
     let unix = text.strip_prefix("unix:").unwrap_or(text);
     if unix.starts_with('/') || unix.starts_with('.') {
         return Ok(ListenAddress::Unix(PathBuf::from(unix)));
@@ -176,7 +183,7 @@ fn parse_define(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     let (number, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
         Some((at, _)) => text.split_at(at),
         None => (text, ""),
@@ -198,7 +205,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text);
     match number.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),

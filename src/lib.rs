@@ -24,9 +24,12 @@
 //!                        │                                   └─ fork ─▶ server (worker processes)
 //!                        └── scoreboard: shared memory, mapped by all
 //! ```
+//!
+//! `fe-php bench` is a client and shares only `fastcgi` with the rest: bench/.
 
 #[doc(hidden)]
 pub mod app;
+mod bench;
 mod cli;
 mod config;
 #[allow(unsafe_code)]

@@ -10,6 +10,7 @@
 mod support;
 
 mod applications;
+mod bench;
 mod build_messages;
 mod differential;
 mod extensions;
