@@ -1,21 +1,53 @@
 //! MediaWiki with SQLite: where it is installed, and what a visitor does.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::browser::{Browser, Form, find_attribute};
 use super::installation::{Directory, Installation, php_command, run};
 use crate::frontends::http::{Site, Upload};
 use crate::support::wait_until;
 
-const CODE: &str = "/usr/share/mediawiki";
+/// Where the package has its code.
+pub(crate) const CODE: &str = "/usr/share/mediawiki";
 const USER: &str = "Editor";
 const PASSWORD: &str = "correct horse battery staple";
 
-/// Installs it from Debian's package: the code stays where it is, everything else is in a directory of the test's.
+/// Installs it and starts the servers.
 pub(crate) fn install(visitors: usize) -> Installation {
-    let directory = Directory::new("mediawiki", "/usr/share/mediawiki/maintenance/install.php");
+    let directory = directory();
     directory.draw_pictures(visitors);
+    let settings = set_up(&directory);
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, text + FOR_WRITERS).unwrap();
+    let directives = format!(
+        "root {CODE};
+        location = / {{ return 302 /index.php; }}
+        location /images/ {{ alias {images}/; }}
+        location /resources/ {{ }}
+        location /skins/ {{ }}
+        location ~ ^/(index|api|load|rest|thumb)\\.php(/|$) {{
+            fastcgi_split_path_info ^(.+?\\.php)(/.*)$;
+            include /etc/nginx/fastcgi.conf;
+            fastcgi_param PATH_INFO $fastcgi_path_info;
+            fastcgi_param MW_CONFIG_FILE {settings};
+            fastcgi_pass php;
+        }}
+        location ~ \\.php(/|$) {{ return 404; }}",
+        images = directory.path().join("images").display(),
+        settings = settings.display(),
+    );
+    directory.serve(Path::new(CODE), &directives)
+}
+
+/// A directory for [`set_up`].
+pub(crate) fn directory() -> Directory {
+    Directory::new("mediawiki", "/usr/share/mediawiki/maintenance/install.php")
+}
+
+/// Installs it from Debian's package: the code stays where it is, everything else is in `directory`. Returns its
+/// LocalSettings.php, which scripts find by the variable `MW_CONFIG_FILE`.
+pub(crate) fn set_up(directory: &Directory) -> PathBuf {
     let [settings, database, images, cache] =
         ["settings", "database", "images", "cache"].map(|name| directory.subdirectory(name));
     run(php_command()
@@ -39,25 +71,20 @@ pub(crate) fn install(visitors: usize) -> Installation {
         .args(["--pass", PASSWORD, "Test Wiki", USER]));
     let settings = settings.join("LocalSettings.php");
     configure(&settings, &images, &cache);
-    let directives = format!(
-        "root {CODE};
-        location = / {{ return 302 /index.php; }}
-        location /images/ {{ alias {images}/; }}
-        location /resources/ {{ }}
-        location /skins/ {{ }}
-        location ~ ^/(index|api|load|rest|thumb)\\.php(/|$) {{
-            fastcgi_split_path_info ^(.+?\\.php)(/.*)$;
-            include /etc/nginx/fastcgi.conf;
-            fastcgi_param PATH_INFO $fastcgi_path_info;
-            fastcgi_param MW_CONFIG_FILE {settings};
-            fastcgi_pass php;
-        }}
-        location ~ \\.php(/|$) {{ return 404; }}",
-        images = images.display(),
-        settings = settings.display(),
-    );
-    directory.serve(Path::new(CODE), &directives)
+    settings
 }
+
+/// Settings for many writers at the same time.
+const FOR_WRITERS: &str = "
+// A request that only reads would otherwise hold a transaction open, and fail if it writes after another one has.
+$wgDBservers = [[
+    'type' => 'sqlite', 'dbname' => $wgDBname, 'dbDirectory' => $wgSQLiteDataDir, 'load' => 1,
+    'flags' => 0, 'trxMode' => 'IMMEDIATE', 'variables' => ['synchronous' => 'OFF'],
+]];
+$wgObjectCaches[CACHE_DB]['server']['variables']['synchronous'] = 'OFF';
+$wgJobTypeConf['default']['server']['variables']['synchronous'] = 'OFF';
+$wgLocalisationCacheConf['storeServer']['variables']['synchronous'] = 'OFF';
+";
 
 /// What the installer does not ask for.
 fn configure(settings: &Path, images: &Path, cache: &Path) {
@@ -73,14 +100,6 @@ $wgUseImageMagick = false; // then it is done by PHP's own gd
 $wgCacheDirectory = '{cache}';
 $wgShowExceptionDetails = true;
 $wgPasswordAttemptThrottle = []; // all visitors come from one address
-// A request that only reads would otherwise hold a transaction open, and fail if it writes after another one has.
-$wgDBservers = [[
-    'type' => 'sqlite', 'dbname' => $wgDBname, 'dbDirectory' => $wgSQLiteDataDir, 'load' => 1,
-    'flags' => 0, 'trxMode' => 'IMMEDIATE', 'variables' => ['synchronous' => 'OFF'],
-]];
-$wgObjectCaches[CACHE_DB]['server']['variables']['synchronous'] = 'OFF';
-$wgJobTypeConf['default']['server']['variables']['synchronous'] = 'OFF';
-$wgLocalisationCacheConf['storeServer']['variables']['synchronous'] = 'OFF';
 ",
         images = images.display(),
         cache = cache.display(),

@@ -36,6 +36,16 @@ pub(crate) fn start(server: &Server) -> Frontend {
 
 /// nginx with these directives in its server block, where the upstream is called `php`.
 pub(crate) fn start_with(upstream: &Address, directives: &str) -> Frontend {
+    start_tuned(upstream, directives, 2, 8)
+}
+
+/// ... and with so many worker processes, of which each keeps so many connections to the upstream.
+pub(crate) fn start_tuned(
+    upstream: &Address,
+    directives: &str,
+    worker_processes: u32,
+    keepalive: u32,
+) -> Frontend {
     let upstream = match upstream {
         Address::Unix(path) => format!("unix:{}", path.display()),
         Address::Tcp(address) => address.clone(),
@@ -46,7 +56,7 @@ pub(crate) fn start_with(upstream: &Address, directives: &str) -> Frontend {
         let (directory, port) = (place.directory.display(), place.port);
         format!(
             "{user}
-worker_processes 2;
+worker_processes {worker_processes};
 pid {directory}/nginx.pid;
 error_log stderr error;
 events {{ worker_connections 1024; }}
@@ -61,7 +71,7 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     upstream php {{
         server {upstream};
-        keepalive 8;
+        keepalive {keepalive};
     }}
     fastcgi_keep_conn on;
     fastcgi_read_timeout 30s;

@@ -71,6 +71,11 @@ impl Fpm {
         Address::Unix(self.socket.clone())
     }
 
+    /// The master's process number.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// A new connection.
     pub(crate) fn connect(&self) -> Connection {
         Connection::open(&self.address())

@@ -46,6 +46,7 @@ pub(crate) struct Server {
 /// What to start a [`Server`] with.
 #[derive(Clone, Debug)]
 pub(crate) struct Builder {
+    program: PathBuf,
     workers: u32,
     listen: Option<String>,
     root: Option<PathBuf>,
@@ -58,6 +59,7 @@ impl Server {
     /// One worker, a Unix socket, an empty document root.
     pub(crate) fn builder() -> Builder {
         Builder {
+            program: env!("CARGO_BIN_EXE_fe-php").into(),
             workers: 1,
             listen: None,
             root: None,
@@ -164,6 +166,12 @@ impl Server {
 }
 
 impl Builder {
+    /// Another build of fe-php.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
     /// `--workers`.
     pub(crate) fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
@@ -220,7 +228,7 @@ impl Builder {
             .clone()
             .unwrap_or_else(|| socket.to_str().unwrap().to_owned());
 
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fe-php"));
+        let mut command = Command::new(&self.program);
         environment(&mut command, &ini);
         command.current_dir(
             self.current_directory
