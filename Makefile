@@ -1,14 +1,14 @@
 # What each target needs is installed by itself (Debian packages; a Rust toolchain must be there).
-# Another PHP: make test PHP_CONFIG=/path/to/php-config
+# Another PHP: make test PHP_CONFIG=/path/to/php-config; make bench likewise.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 PHP_CONFIG ?= php-config
-# Passed on to `cargo test`: make test ARGS='--test tests fastcgi'
+# Passed on to `cargo test` or the benchmark: make test ARGS='--test tests fastcgi'
 ARGS ?=
 
-.PHONY: help build serve test test-zts test-nts84 php-zts php-nts lint
+.PHONY: help build serve test test-zts test-nts84 bench bench-zts bench-nts84 soak soak-zts php-zts php-nts lint
 
 help:
 	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
@@ -16,6 +16,8 @@ help:
 	@echo "make test        run the tests with that PHP; Debian's by default"
 	@echo 'make test-zts    run the tests with a ZTS build of PHP 8.4'
 	@echo 'make test-nts84  run the tests with an NTS build of PHP 8.4'
+	@echo "make bench       compare with php-fpm: CPU, speed, memory (ARGS='--quick'); also bench-zts, bench-nts84"
+	@echo 'make soak        a million requests: does anything grow? also soak-zts'
 	@echo 'make php-zts     build that PHP and print its php-config (php-nts likewise)'
 	@echo 'make lint        check format, clippy, documentation and scripts'
 
@@ -26,28 +28,51 @@ build:
 serve:
 	@PHP_CONFIG='$(PHP_CONFIG)' CARGO='$(CARGO)' exec scripts/serve.sh
 
-# $(call run_tests,php-config,target directory). PHP_FPM is the php-fpm of the same PHP, to compare with. The linker
-# flag is for doctests alone, which do not get the rpath that build.rs sets.
-define run_tests
+# $(call run_cargo,php-config,target directory,arguments of cargo). PHP_FPM is the php-fpm of the same PHP, to compare
+# with. The linker flag is for doctests alone, which do not get the rpath that build.rs sets.
+define run_cargo
 config="$(1)"; prefix=$$("$$config" --prefix); version=$$("$$config" --version | cut -d. -f1,2); \
 fpm=$$prefix/sbin/php-fpm; [ ! -x "$$fpm$$version" ] || fpm=$$fpm$$version; \
 [ -x "$$fpm" ] || { echo "no php-fpm for $$config ($$fpm)" >&2; exit 1; }; \
-echo "testing with $$config, $$fpm"; \
+echo "using $$config, $$fpm"; \
 PHP_CONFIG="$$config" PHP_FPM="$$fpm" CARGO_TARGET_DIR='$(2)' \
-RUSTDOCFLAGS="$${RUSTDOCFLAGS-} -C link-arg=-Wl,-rpath,$$prefix/lib" $(CARGO) test $(ARGS)
+RUSTDOCFLAGS="$${RUSTDOCFLAGS-} -C link-arg=-Wl,-rpath,$$prefix/lib" $(CARGO) $(3)
 endef
+TEST = test $(ARGS)
+BENCH = bench --bench compare -- $(ARGS)
+SOAK = bench --bench compare -- soak $(ARGS)
 
 test:
 	@scripts/install-deps.sh test
-	@$(call run_tests,$(PHP_CONFIG),$(or $(CARGO_TARGET_DIR),target))
+	@$(call run_cargo,$(PHP_CONFIG),$(or $(CARGO_TARGET_DIR),target),$(TEST))
 
 test-zts:
 	@scripts/install-deps.sh test
-	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_tests,$$built,target/zts)
+	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_cargo,$$built,target/zts,$(TEST))
 
 test-nts84:
 	@scripts/install-deps.sh test
-	@built=$$(scripts/build-php.sh nts | tail -n 1); $(call run_tests,$$built,target/nts84)
+	@built=$$(scripts/build-php.sh nts | tail -n 1); $(call run_cargo,$$built,target/nts84,$(TEST))
+
+bench:
+	@scripts/install-deps.sh bench
+	@$(call run_cargo,$(PHP_CONFIG),$(or $(CARGO_TARGET_DIR),target),$(BENCH))
+
+bench-zts:
+	@scripts/install-deps.sh bench
+	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_cargo,$$built,target/zts,$(BENCH))
+
+bench-nts84:
+	@scripts/install-deps.sh bench
+	@built=$$(scripts/build-php.sh nts | tail -n 1); $(call run_cargo,$$built,target/nts84,$(BENCH))
+
+soak:
+	@scripts/install-deps.sh bench
+	@$(call run_cargo,$(PHP_CONFIG),$(or $(CARGO_TARGET_DIR),target),$(SOAK))
+
+soak-zts:
+	@scripts/install-deps.sh bench
+	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_cargo,$$built,target/zts,$(SOAK))
 
 php-zts:
 	@scripts/build-php.sh zts

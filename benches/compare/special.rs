@@ -1,0 +1,231 @@
+//! Cases that are more than a load on a script.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::contestants::{Contestant, FOUR_WORKERS, Setup};
+use crate::frontends::frontend::{Frontend, find_program};
+use crate::frontends::nginx::start_tuned;
+use crate::load::{Sample, bench, errors, sample};
+use crate::options::Options;
+use crate::processes::Snapshot;
+use crate::rounds::{Row, take_turns};
+use crate::scripts::Scripts;
+
+fn owned(arguments: &[&str]) -> Vec<String> {
+    arguments
+        .iter()
+        .map(|&argument| argument.to_owned())
+        .collect()
+}
+
+/// hello with 0, 1,000 and 10,000 idle connections that have been used once. php-fpm answers none.
+pub(crate) fn idle(scripts: &Scripts, options: &Options) -> Result<Vec<Row>, String> {
+    const COUNTS: [&str; 3] = ["0", "1000", "10000"];
+
+    let servers = FOUR_WORKERS.all(scripts.root(), options);
+    let script = scripts.file("hello.php");
+    let mut runs = Vec::new();
+    let mut rows = Vec::new();
+    for (place, server) in servers.iter().enumerate().skip(1) {
+        for count in COUNTS {
+            runs.push((place, count));
+            let mut row = Row::new(&format!("{}, {count} idle", server.name));
+            row.judged = count == "10000" && place == 1;
+            rows.push(row);
+        }
+    }
+    let seconds = options.seconds(0.8).to_string();
+    take_turns(&mut rows, options.rounds(5), |index| {
+        let (place, count) = runs[index];
+        let mut arguments = owned(&["-d", &seconds, "--warm-up", "500"]);
+        if count != "0" {
+            arguments.extend(owned(&["--idle", count, "--idle-used"]));
+        }
+        let report = bench(&servers[place], &script, &arguments)?;
+        if report["idle"]["closed"].as_u64().unwrap_or(0) > 0 {
+            return Err(format!("closed idle connections: {}", report["idle"]));
+        }
+        sample(&report)
+    });
+    let mut row = Row::new("php-fpm, 1000 idle");
+    let arguments = owned(&["-n", "8", "--idle", "1000", "--timeout", "2"]);
+    row.note = match bench(&servers[0], &script, &arguments) {
+        Ok(report) => match errors(&report) {
+            Some(text) => format!("no answer: {text}"),
+            None => "answers after all".to_owned(),
+        },
+        Err(error) => format!("no answer: {error}"),
+    };
+    rows.push(row);
+    Ok(rows)
+}
+
+/// wrk over HTTP; nginx keeps its connections to the server.
+pub(crate) fn nginx(
+    scripts: &Scripts,
+    script: &'static str,
+    options: &Options,
+) -> Result<Vec<Row>, String> {
+    let wrk = find_program("wrk").ok_or(
+        "wrk is missing: install Debian's package wrk, or run `make bench`, which does that",
+    )?;
+    let servers = FOUR_WORKERS.all(scripts.root(), options);
+    let directives = format!(
+        "root {};
+        location ~ \\.php$ {{ include /etc/nginx/fastcgi.conf; fastcgi_pass php; }}",
+        scripts.root().display()
+    );
+    // One worker process that keeps as many connections as php-fpm has workers: two would keep them from each other.
+    let fronts: Vec<Frontend> = servers
+        .iter()
+        .map(|server| start_tuned(&server.address, &directives, 1, 4))
+        .collect();
+    let mut rows: Vec<Row> = servers
+        .iter()
+        .map(|server| Row::new(&server.name))
+        .collect();
+    let seconds = options.seconds(3.0).ceil().to_string();
+    let measure = |index: usize| {
+        let url = format!("{}/{script}", fronts[index].site().base_url());
+        let before = Snapshot::take(servers[index].pid)?;
+        let mut command = Command::new(&wrk);
+        command.args([
+            "-t1",
+            "-c4",
+            "--latency",
+            "--timeout",
+            "10s",
+            "-d",
+            &seconds,
+            &url,
+        ]);
+        let output = command
+            .output()
+            .map_err(|error| format!("{command:?}: {error}"))?;
+        let cpu = Snapshot::take(servers[index].pid)?.cpu_since(&before).total;
+        wrk_sample(&String::from_utf8_lossy(&output.stdout), cpu)
+    };
+    for index in 0..rows.len() {
+        measure(index)?;
+    }
+    take_turns(&mut rows, options.rounds(5), measure);
+    Ok(rows)
+}
+
+/// The figures in wrk's report.
+fn wrk_sample(text: &str, cpu: Duration) -> Result<Sample, String> {
+    let field = |start: &str| {
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix(start))
+            .map(str::trim)
+    };
+    for trouble in ["Non-2xx", "Socket errors"] {
+        if let Some(rest) = field(trouble) {
+            return Err(format!("wrk: {trouble}{rest}"));
+        }
+    }
+    let unreadable = || format!("wrk said\n{text}");
+    let requests = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in "))
+        .and_then(|(count, _)| count.parse::<f64>().ok())
+        .ok_or_else(unreadable)?;
+    let time = |name: &str| {
+        let text = field(name)?;
+        let (number, factor) = [("us", 1.0), ("ms", 1e3), ("s", 1e6)]
+            .iter()
+            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+        Some(number.parse::<f64>().ok()? * factor)
+    };
+    Ok(Sample {
+        cpu: Some(cpu.as_secs_f64() * 1e6 / requests),
+        rate: field("Requests/sec:").and_then(|rate| rate.parse().ok()),
+        p50: time("50%"),
+        p99: time("99%"),
+        ..Sample::default()
+    })
+}
+
+/// The figures are those of the requests that do not sleep.
+pub(crate) fn work_conserving(scripts: &Scripts, options: &Options) -> Result<Vec<Row>, String> {
+    let servers = FOUR_WORKERS.all(scripts.root(), options);
+    let script = scripts.file("hello.php");
+    let mix = format!("20:{}", scripts.file("sleep.php"));
+    let seconds = options.seconds(9.0).to_string();
+    let load = |server: &Contestant, more: &[&str]| -> Result<(Sample, Value), String> {
+        let mut arguments = owned(&["--rate", "100", "-c", "64", "--mix", &mix]);
+        arguments.extend(owned(more));
+        let report = bench(server, &script, &arguments)?;
+        let latency = &report["scripts"][0]["latency_us"];
+        let sample = Sample {
+            cpu: report["server"]["cpu_us_per_request"].as_f64(),
+            rate: report["requests_per_second"].as_f64(),
+            p50: latency["p50"].as_f64(),
+            p95: latency["p95"].as_f64(),
+            p99: latency["p99"].as_f64(),
+            ..Sample::default()
+        };
+        Ok((sample, report))
+    };
+    let mut rows = Vec::new();
+    for server in &servers[1..] {
+        let mut row = Row::new(&server.name);
+        for _ in 0..options.rounds(2) {
+            let (sample, report) = load(server, &["-d", &seconds, "--warm-up", "128"])?;
+            match errors(&report) {
+                Some(text) => row.note = text,
+                None => row.samples.push(sample),
+            }
+        }
+        rows.push(row);
+    }
+    // What happens there: four connections are served, the others wait for their end.
+    let mut row = Row::new("php-fpm");
+    let (sample, report) = load(&servers[0], &["-d", "4", "--timeout", "2"])?;
+    row.samples.push(sample);
+    row.note = errors(&report).unwrap_or_default();
+    rows.push(row);
+    let mut row = Row::new("php-fpm, a connection per request");
+    // Another one: in the backlog of the first are the requests that nobody waits for any more.
+    let server = FOUR_WORKERS.php_fpm(scripts.root());
+    let (sample, report) = load(&server, &["-d", &seconds, "--no-keep-alive"])?;
+    row.samples.push(sample);
+    row.note = errors(&report).unwrap_or_default();
+    rows.push(row);
+    Ok(rows)
+}
+
+/// One server at a time, since PSS divides what both have mapped.
+pub(crate) fn memory(scripts: &Scripts, options: &Options) -> Result<Vec<Row>, String> {
+    const THIRTY_TWO_WORKERS: Setup = Setup {
+        workers: 32,
+        tcp: false,
+    };
+
+    let (script, arguments) = scripts.wiki();
+    let pages = if options.quick { "200" } else { "1000" };
+    let measure = |server: &Contestant| {
+        let mut arguments = arguments.clone();
+        arguments.extend(owned(&["-n", pages, "-c", "32", "--timeout", "60"]));
+        let mut row = Row::new(&server.name);
+        match bench(server, &script, &arguments).and_then(|report| sample(&report)) {
+            Ok(sample) => row.samples.push(sample),
+            Err(error) => row.note = format!("failed: {error}"),
+        }
+        row
+    };
+    let root = scripts.root();
+    let mut rows = vec![
+        measure(&THIRTY_TWO_WORKERS.php_fpm(root)),
+        measure(&THIRTY_TWO_WORKERS.fe_php(root, None)),
+    ];
+    for (name, program) in &options.others {
+        rows.push(measure(
+            &THIRTY_TWO_WORKERS.fe_php(root, Some((name, program))),
+        ));
+    }
+    Ok(rows)
+}
