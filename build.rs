@@ -27,6 +27,8 @@ const SOURCES: &[&str] = &[
     "csrc/ini.c",
     "csrc/module.c",
     "csrc/backtrace.c",
+    "csrc/body.c",
+    "csrc/timeout.c",
 ];
 
 fn main() {

@@ -117,6 +117,7 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 	zend_first_try {
 		php_request_shutdown(NULL);
 	} zend_end_try();
+	fe_php_timeout_end();
 	SG(server_context) = NULL;
 	outcome.forked = fe_php_forked;
 	if (outcome.forked) {

@@ -1,5 +1,6 @@
 /* The SAPI module: its slots, and PHP's start and end in this process. Policy is Rust's. */
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <pwd.h>
 #include <stdlib.h>
@@ -199,7 +200,9 @@ static int sapi_fe_activate(void)
 	if (!request) {
 		return SUCCESS;
 	}
-	return fe_php_activate_directory_ini(request);
+	int result = fe_php_activate_directory_ini(request);
+	fe_php_timeout_hold(request);
+	return result;
 }
 
 /* deactivate: step 12 of php_request_shutdown; nothing can print any more. */
@@ -326,6 +329,14 @@ void fe_php_clear_environment(void)
 	}
 }
 
+/* Keeps up to a megabyte of freed memory: else a body of 100 KB is memory that the kernel clears and hands out anew for
+ * each request. */
+void fe_php_keep_memory(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 2 * 1024 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+}
+
 int fe_php_module_startup(const fe_php_startup *startup)
 {
 	bool scan = startup->scan_path && !getenv("PHP_INI_SCAN_DIR");
@@ -367,6 +378,8 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	/* Handlers stay as they are between requests; seven rt_sigaction calls fewer in each. */
 	SIGG(reset) = 0;
 #endif
+	fe_php_keep_bodies_in_memory();
+	fe_php_timeout_startup();
 	return 0;
 }
 
@@ -390,6 +403,7 @@ void fe_php_thread_attach(void)
 # ifdef ZEND_SIGNALS
 	SIGG(reset) = 0;
 # endif
+	fe_php_keep_bodies_in_memory();
 #endif
 }
 

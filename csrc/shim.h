@@ -106,6 +106,7 @@ void fe_php_thread_attach(void);
 void fe_php_thread_detach(void);
 void fe_php_after_fork(unsigned int first_descriptor);
 void fe_php_clear_environment(void);
+void fe_php_keep_memory(void);
 void fe_php_disable_process_functions(void);
 void fe_php_foreign_thread(void);
 fe_php_cgi_settings fe_php_read_cgi_settings(void);
@@ -117,6 +118,8 @@ bool fe_php_has_opcache(void);
 /* ---- one request: request.c ---- */
 fe_php_outcome fe_php_execute(fe_php_request *request);
 int fe_php_opcache_restart_pending(void);
+/* From any thread, on NTS: the request that runs now takes long, so it is to get its time limit. */
+void fe_php_timeout_wanted(void);
 
 /* ---- what is running: backtrace.c ---- */
 void fe_php_install_crash_handler(int log_descriptor, const char *pool);

@@ -156,6 +156,12 @@ impl Engine {
         unsafe { ffi::fe_php_clear_environment() };
     }
 
+    /// Lets this process keep up to a megabyte of memory that it has freed.
+    pub(crate) fn keep_memory(&self) {
+        // SAFETY: sets numbers of the allocator's.
+        unsafe { ffi::fe_php_keep_memory() };
+    }
+
     /// From now on a crash of this process writes a PHP backtrace to `descriptor` first.
     pub(crate) fn report_crashes(&self, descriptor: i32, pool: &str) {
         let pool = CString::new(pool).unwrap_or_default();
@@ -182,6 +188,13 @@ impl Drop for Engine {
 pub(crate) fn exit_forked_child(status: i32) -> ! {
     // SAFETY: ends the process at once.
     unsafe { libc::_exit(status) }
+}
+
+/// Says that the request which runs now takes long, so that it gets its `max_execution_time` (csrc/timeout.c). From any thread of
+/// a process that has started PHP; does nothing on ZTS.
+pub(crate) fn request_takes_long() {
+    // SAFETY: on NTS, stores to an atomic of libphp's, which is there from the start.
+    unsafe { ffi::fe_php_timeout_wanted() };
 }
 
 /// Blocks every signal for the current thread: signals are for PHP's threads.

@@ -385,6 +385,12 @@ impl Connection {
         };
         match &mut open.state {
             State::Collecting(collecting) => {
+                if collecting.body.is_empty()
+                    && let Some(declared) = collecting.declared
+                {
+                    let declared = usize::try_from(declared).unwrap_or(usize::MAX);
+                    collecting.body.reserve(declared.min(RESERVED_BODY));
+                }
                 collecting.body.extend_from_slice(data);
                 *around.held += data.len();
                 let length = collecting.body.len();
@@ -598,6 +604,8 @@ impl Connection {
     }
 }
 
+/// Memory that is set aside for a body as soon as its first bytes come.
+const RESERVED_BODY: usize = 256 << 10;
 /// So many bodies of full size may be held for requests that have not started; beyond that they are streamed.
 const HELD_BODIES: usize = 64;
 const _: () = assert!(CAPACITY >= 64 << 10, "a pipe holds at least a record");

@@ -41,7 +41,7 @@ use super::job::Home;
 use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
 use super::watch::Watch;
-use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child};
+use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child, request_takes_long};
 use crate::log;
 use crate::scoreboard::Slot;
 
@@ -87,6 +87,7 @@ impl Seat {
 
     fn help(&self) {
         while let Some(sequence) = self.watch.next_long() {
+            request_takes_long();
             // Whoever has it is done with that request.
             let Some(mut reactor) = self.reactor.try_lock() else {
                 continue;

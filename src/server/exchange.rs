@@ -16,6 +16,8 @@ use crate::request::{ClientGone, ResponseHead, ResponseSink};
 
 /// Bytes of response that are gathered before they are sent.
 const SEND_AT: usize = 64 << 10;
+/// Room for the answers that need no more; a size for which allocators are fast.
+const SMALL_ANSWER: usize = 1000;
 /// The longest content of a record that needs no padding.
 const RECORD_CONTENT: usize = 0xfff8;
 
@@ -111,6 +113,10 @@ impl Exchange {
                 self.send(&mut response, wait)?;
             }
         }
+        self.alive()
+    }
+
+    fn alive(&self) -> Result<(), ClientGone> {
         if self.is_gone() {
             Err(ClientGone)
         } else {
@@ -174,12 +180,15 @@ impl Exchange {
 impl Response {
     /// Makes sure that a record of `kind` is open, and says how much it still takes.
     fn open_record(&mut self, kind: RecordType, id: u16) -> usize {
-        if let Some((start, open)) = self.open {
-            let content = self.wire.len() - start - HEADER_LEN;
+        if let Some((_, open)) = self.open {
+            let content = self.content();
             if open == kind && content < RECORD_CONTENT {
                 return RECORD_CONTENT - content;
             }
             self.close_record();
+        }
+        if self.wire.capacity() == 0 {
+            self.wire.reserve(SMALL_ANSWER);
         }
         self.open = Some((self.wire.len(), kind));
         self.wire
@@ -187,9 +196,15 @@ impl Response {
         RECORD_CONTENT
     }
 
+    /// Bytes of content in the open record.
+    fn content(&self) -> usize {
+        self.open
+            .map_or(0, |(start, _)| self.wire.len() - start - HEADER_LEN)
+    }
+
     fn close_record(&mut self) {
+        let content = self.content();
         if let Some((start, _)) = self.open.take() {
-            let content = self.wire.len() - start - HEADER_LEN;
             // RECORD_CONTENT keeps it within 16 bits.
             let length = u16::try_from(content).unwrap_or(u16::MAX).to_be_bytes();
             let padding = content.wrapping_neg() % 8;
@@ -214,8 +229,19 @@ impl FastcgiSink {
 
 impl ResponseSink for FastcgiSink {
     fn head(&mut self, head: ResponseHead<'_>) -> Result<(), ClientGone> {
-        let mut block = Vec::with_capacity(512);
-        write_status(&mut block, head);
+        let block = {
+            let mut response = self.exchange.response.lock();
+            if self.exchange.is_ended() {
+                return Ok(());
+            }
+            response.open_record(RecordType::Stdout, self.exchange.id);
+            let start = response.wire.len();
+            write_status(&mut response.wire, head);
+            if response.content() <= RECORD_CONTENT {
+                return self.exchange.alive();
+            }
+            response.wire.split_off(start)
+        };
         self.exchange.push(RecordType::Stdout, &block, true)
     }
 
@@ -229,11 +255,7 @@ impl ResponseSink for FastcgiSink {
             return Ok(());
         }
         if response.wire.is_empty() {
-            return if self.exchange.is_gone() {
-                Err(ClientGone)
-            } else {
-                Ok(())
-            };
+            return self.exchange.alive();
         }
         self.exchange.send(&mut response, true)
     }

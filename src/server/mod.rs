@@ -42,6 +42,7 @@ pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
 fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::Error>> {
     worker.engine.clear_environment();
     worker.engine.after_fork(u32::try_from(first_high()).ok());
+    worker.engine.keep_memory();
     worker.engine.report_crashes(2, &worker.config.name);
     let settings = script::ScriptSettings::from(worker.engine.cgi_settings());
     let quit = Arc::new(quit_signal()?);

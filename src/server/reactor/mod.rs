@@ -207,7 +207,7 @@ impl Reactor {
         if std::mem::take(&mut self.passed_over) > 0 {
             self.receive();
             if self.accepting {
-                self.accept();
+                self.accept(u64::MAX);
             }
         }
         self.set_receiving(false);
@@ -302,7 +302,8 @@ impl Reactor {
         for (token, exchange) in self.home.take_finished() {
             self.finish(token, exchange);
         }
-        let mut idle_sources = (false, false);
+        // The hand-over channel or the queue; listeners, a bit each.
+        let mut idle_sources = (false, 0_u64);
         let accepting = self.accepting;
         for Event { flags, data } in events.iter().copied() {
             match data.u64() {
@@ -322,19 +323,19 @@ impl Reactor {
                 token if token >= RELAY => {
                     self.relay_event(usize::try_from(token - RELAY).unwrap_or(usize::MAX));
                 }
-                token if token >= LISTENER => idle_sources.1 = true,
+                token if token >= LISTENER => idle_sources.1 |= 1 << (token - LISTENER).min(63),
                 token => self.connection_event(token, flags),
             }
         }
-        if idle_sources != (false, false) {
+        if idle_sources != (false, 0) {
             // Whoever is idle serves them; we do when we have nothing of our own to do, or have let them wait enough.
             if self.ready.is_empty() || self.passed_over >= PATIENCE {
                 self.passed_over = 0;
                 if idle_sources.0 {
                     self.receive();
                 }
-                if idle_sources.1 && accepting && (self.ready.is_empty() || !idle_sources.0) {
-                    self.accept();
+                if idle_sources.1 != 0 && accepting && (self.ready.is_empty() || !idle_sources.0) {
+                    self.accept(idle_sources.1);
                 }
             } else {
                 self.passed_over += 1;
@@ -343,8 +344,12 @@ impl Reactor {
         self.look_after_time();
     }
 
-    fn accept(&mut self) {
+    /// Takes a connection from each of the listeners that have a bit in `which`, until one has brought a request.
+    fn accept(&mut self, which: u64) {
         for index in 0..self.sources.listeners.len() {
+            if which & 1 << index.min(63) == 0 {
+                continue;
+            }
             if self.sources.scoreboard.connections() >= self.sources.limits.connections {
                 self.warn(&format!(
                     "{} connections are open, as many as --max-connections allows: new ones wait",
