@@ -58,11 +58,18 @@ pub(crate) struct Options {
 
     /// Print the report as one JSON object.
     ///
-    /// Times are in microseconds (`_us`) or seconds, sizes in bytes; what was not measured is null.
-    #[arg(long)]
+    /// Times are in microseconds (`_us`) or seconds, sizes in bytes; what was not measured is null. Its fields: address,
+    /// connections, keep_alive, rate, requests (failed ones included), seconds, requests_per_second (right answers),
+    /// sent_bytes, received_bytes, errors {total, kinds {KIND: count}, first {KIND: text}}, latency_us {min, mean, p50, p90,
+    /// p95, p99, p99_9, max}, scripts [{script, every, answers, errors, latency_us}], error_stream, error_stream_first,
+    /// reconnects, idle {connections, closed, server_descriptors, pss_bytes_per_connection}, server {cpu_us_per_request,
+    /// cpu_us, pss_bytes_before, pss_bytes_after, threads, descriptors_before, descriptors_after, ended_processes,
+    /// new_processes, processes [{pid, command, cpu_us, threads, pss_bytes_*, descriptors_*}]}. Kinds of errors are connect,
+    /// closed, timeout, status, length, refused, protocol and not_sent.
+    #[arg(long, help_heading = "Report")]
     pub(super) json: bool,
     /// Report the CPU time, memory (PSS), threads and descriptors of this process and all its descendants.
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(short, long, value_name = "PID", help_heading = "Report", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
 }
 

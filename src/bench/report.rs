@@ -1,7 +1,7 @@
 //! The figures, as text for people and as JSON for programs.
 //!
 //! The JSON object is [`Report`] with its fields as they are named here. Names ending in `_us` are microseconds,
-//! in `_bytes` bytes; what was not measured is `null`. Fields are added, never renamed.
+//! in `_bytes` bytes; what was not measured is `null`. Fields are added, never renamed; `--help` lists them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
