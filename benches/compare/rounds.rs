@@ -62,6 +62,11 @@ pub(crate) fn median_of(row: &Row, figure: impl Fn(&Sample) -> Option<f64>) -> O
     median(row.samples.iter().filter_map(figure).collect())
 }
 
+/// The largest of a figure's values: of memory that the first round fills and the next ones find free.
+pub(crate) fn most_of(row: &Row, figure: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+    row.samples.iter().filter_map(figure).max_by(f64::total_cmp)
+}
+
 /// The median of the ratios to `base` within a round.
 pub(crate) fn ratio_of(
     row: &Row,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::cases::{Case, Figure, Goal, Kind};
 use crate::load::Sample;
-use crate::rounds::{Row, median_of, ratio_of};
+use crate::rounds::{Row, median_of, most_of, ratio_of};
 
 /// Columns of numbers.
 const NUMBERS: std::ops::Range<usize> = 2..10;
@@ -139,7 +139,7 @@ fn judge(goal: &Goal, row: &Row, base: &Row) -> String {
         ),
         Figure::PssPerConnection => (
             format!("PSS ≤ {} KB a connection", bound / 1024.0),
-            median_of(row, |sample| sample.pss_per_connection),
+            most_of(row, |sample| sample.pss_per_connection),
         ),
     };
     let reached = match (goal.what, value) {
@@ -155,9 +155,12 @@ fn judge(goal: &Goal, row: &Row, base: &Row) -> String {
 /// Figures that few cases have, and what went wrong.
 fn remarks(case: &Case, row: &Row, base: &Row) -> String {
     let mut texts = Vec::new();
-    let per_connection = median_of(row, |sample| sample.pss_per_connection);
+    let per_connection = most_of(row, |sample| sample.pss_per_connection);
     if let Some(bytes) = per_connection {
-        texts.push(format!("{:.2} KB of PSS a connection", bytes / 1024.0));
+        texts.push(format!(
+            "at most {:.2} KB of PSS a connection",
+            bytes / 1024.0
+        ));
     } else if matches!(case.kind, Kind::Memory)
         && let Some(bytes) = median_of(row, |sample| sample.pss)
     {
