@@ -20,13 +20,16 @@ pub(super) struct IdleConnections {
     figures: Option<(Snapshot, Snapshot)>,
 }
 
-/// How long a server may take to accept what is in its backlog.
-const ACCEPT: Duration = Duration::from_secs(5);
+/// The server's descriptors are at rest when their number has not changed for so long ...
+const AT_REST: Duration = Duration::from_millis(200);
+/// ... or after this time.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 impl IdleConnections {
     /// Opens them, and waits until the server has accepted them where that can be seen (`--pid`).
     pub(super) fn open(plan: &Plan, progress: &mut Progress) -> Result<Self, String> {
-        let before = plan.pid.map(Snapshot::take).transpose()?;
+        // The connections of the warm-up have just been closed.
+        let before = plan.pid.map(at_rest).transpose()?;
         let mut sockets = Vec::with_capacity(plan.idle);
         for number in 0..plan.idle {
             let opened = socket::open_blocking(&plan.address, plan.timeout).and_then(|socket| {
@@ -45,16 +48,7 @@ impl IdleConnections {
             }
         }
         let figures = match (plan.pid, before) {
-            (Some(pid), Some(before)) => {
-                let end = Instant::now() + ACCEPT;
-                let enough = before.descriptors().map(|before| before + plan.idle as u64);
-                let mut with = Snapshot::take(pid)?;
-                while with.descriptors() < enough && Instant::now() < end {
-                    std::thread::sleep(Duration::from_millis(20));
-                    with = Snapshot::take(pid)?;
-                }
-                Some((before, with))
-            }
+            (Some(pid), Some(before)) => Some((before, at_rest(pid)?)),
             _ => None,
         };
         Ok(Self { sockets, figures })
@@ -81,6 +75,22 @@ impl IdleConnections {
             pss_bytes_per_connection: pss.map(|pss| pss / self.sockets.len() as f64),
         }
     }
+}
+
+/// The server's figures once it has noticed what connections were opened and closed.
+fn at_rest(pid: i32) -> Result<Snapshot, String> {
+    let end = Instant::now() + LONGEST_WAIT;
+    let mut now = Snapshot::take(pid)?;
+    let mut since = Instant::now();
+    while since.elapsed() < AT_REST && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+        let next = Snapshot::take(pid)?;
+        if next.descriptors() != now.descriptors() {
+            since = Instant::now();
+        }
+        now = next;
+    }
+    Ok(now)
 }
 
 /// One request and its answer.
