@@ -1,5 +1,6 @@
 //! Descriptors out of the way of PHP scripts.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
@@ -30,6 +31,18 @@ fn close_on_exec(fd: OwnedFd) -> OwnedFd {
     fd
 }
 
+/// Occupies the numbers up to 10, which scripts count as theirs, until the result is dropped.
+pub(crate) fn reserve_low() -> std::io::Result<Vec<OwnedFd>> {
+    let mut reserved = Vec::new();
+    loop {
+        let fd = OwnedFd::from(File::open("/dev/null")?);
+        if fd.as_raw_fd() > SCRIPTS_LAST {
+            return Ok(reserved);
+        }
+        reserved.push(fd);
+    }
+}
+
 /// The lowest number that [`high_fd`] gives out. Asked of the system once: the supervisor raises the limit before anything else, and processes inherit it.
 pub(crate) fn first_high() -> RawFd {
     static BASE: OnceLock<RawFd> = OnceLock::new();
@@ -40,6 +53,8 @@ pub(crate) fn first_high() -> RawFd {
 }
 
 const HIGH: RawFd = 4096;
+
+const SCRIPTS_LAST: RawFd = 10;
 
 #[cfg(test)]
 mod tests {

@@ -31,7 +31,7 @@ pub(crate) use self::worker::{DrainSignal, Handover, Reports, WorkerMessage, Wor
 
 use self::fork::{Forked, SignalQueue};
 use crate::config::PoolConfig;
-use crate::descriptor::high_fd;
+use crate::descriptor::{high_fd, reserve_low};
 use crate::log;
 use crate::scoreboard::{Lost, Scoreboard};
 use crate::supervisor::messages::{
@@ -132,6 +132,8 @@ impl<E> PoolProcess<E> {
         }
         let (reports, reports_sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let drain = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // What PHP opens for life (OPcache's lock file) stays clear of the numbers that some scripts close.
+        let scripts_own = reserve_low()?;
         let engine = match startup(&start.config) {
             Ok(engine) => engine,
             Err(text) => {
@@ -139,6 +141,7 @@ impl<E> PoolProcess<E> {
                 return Ok(None);
             }
         };
+        drop(scripts_own);
         Ok(Some(Self {
             start,
             pid: getpid(),
