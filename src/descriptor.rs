@@ -43,6 +43,17 @@ pub(crate) fn reserve_low() -> std::io::Result<Vec<OwnedFd>> {
     }
 }
 
+/// How many connections have a number at which [`high_fd`] puts descriptors. With more than that they would take numbers
+/// from scripts, which could open no file then.
+pub(crate) fn high_room() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    let above = limit.saturating_sub(usize::try_from(first_high()).unwrap_or(0));
+    above - OWN.min(above / 2)
+}
+
 /// The lowest number that [`high_fd`] gives out. Asked of the system once: the supervisor raises the limit before anything else, and processes inherit it.
 pub(crate) fn first_high() -> RawFd {
     static BASE: OnceLock<RawFd> = OnceLock::new();
@@ -54,11 +65,22 @@ pub(crate) fn first_high() -> RawFd {
 
 const HIGH: RawFd = 4096;
 
+/// Numbers up there for what is not a connection: epoll, listening sockets, channels, relays.
+const OWN: usize = 64;
+
 const SCRIPTS_LAST: RawFd = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_for_connections_is_above_what_scripts_have() {
+        let limit = getrlimit(Resource::Nofile).current.expect("a limit");
+        let limit = usize::try_from(limit).expect("fits");
+        let first = usize::try_from(first_high()).expect("fits");
+        assert!(high_room() > 0 && first + high_room() < limit);
+    }
 
     #[test]
     fn descriptor_moves_up_once() {

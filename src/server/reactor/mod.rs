@@ -27,7 +27,7 @@ use super::job::{Home, Job};
 use super::output::Output;
 use super::relay::Relay;
 use crate::config::Limits;
-use crate::descriptor::high_fd;
+use crate::descriptor::{high_fd, high_room};
 use crate::fastcgi::ProtocolStatus;
 use crate::log;
 use crate::scoreboard::{Scoreboard, Slot};
@@ -107,6 +107,9 @@ pub(crate) struct Reactor {
     last_tick: Instant,
     last_sweep: Instant,
     warned: Option<Instant>,
+    want_told: Option<Instant>,
+    /// Connections that leave scripts the descriptors they may count on.
+    room: usize,
 }
 
 /// Why this process is to finish.
@@ -166,6 +169,11 @@ impl Reactor {
             ),
             (b"FCGI_MPXS_CONNS", b"1".to_vec()),
         ];
+        // Threads share their process's descriptors.
+        let threads = match sources.queue {
+            Some(_) => sources.capacity.max(1) as usize,
+            None => 1,
+        };
         let now = Instant::now();
         let home = Arc::new(Home::new(Arc::clone(&sources.wake)));
         Ok(Self {
@@ -192,6 +200,8 @@ impl Reactor {
             last_tick: now,
             last_sweep: now,
             warned: None,
+            want_told: None,
+            room: (high_room() / threads).max(1),
         })
     }
 
@@ -350,6 +360,10 @@ impl Reactor {
             if which & 1 << index.min(63) == 0 {
                 continue;
             }
+            if self.connections.len() + self.lingering.len() >= self.room {
+                self.suspend_for("no descriptor is left for a connection");
+                return;
+            }
             if self.sources.scoreboard.connections() >= self.sources.limits.connections {
                 self.warn(&format!(
                     "{} connections are open, as many as --max-connections allows: new ones wait",
@@ -370,10 +384,7 @@ impl Reactor {
                 }
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    self.warn(&format!(
-                        "accept: {error}; raise the limit of open files (ulimit -n, LimitNOFILE=). New connections wait"
-                    ));
-                    self.suspend();
+                    self.suspend_for(&format!("accept: {error}"));
                     return;
                 }
                 Err(error) => self.warn(&format!("accept: {error}")),
@@ -655,6 +666,21 @@ impl Reactor {
         if let Err(error) = result {
             log::error(format_args!("epoll_ctl: {error}"));
         }
+    }
+
+    /// Suspends accepting for want of descriptors or memory. That may last: it is said once a minute.
+    fn suspend_for(&mut self, want: &str) {
+        let now = Instant::now();
+        if self
+            .want_told
+            .is_none_or(|told| now - told > Duration::from_secs(60))
+        {
+            self.want_told = Some(now);
+            log::warning(format_args!(
+                "{want}; raise the limit of open files (ulimit -n, LimitNOFILE=). New connections wait"
+            ));
+        }
+        self.suspend();
     }
 
     fn suspend(&mut self) {
