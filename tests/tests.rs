@@ -15,6 +15,7 @@ mod build_messages;
 mod differential;
 mod extensions;
 mod fastcgi;
+mod faults;
 mod frontends;
 mod isolation;
 mod opcache;

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(crate) use super::request::Request;
 
@@ -262,6 +265,12 @@ impl Connection {
         }
     }
 
+    /// Whether bytes or the end of the connection are there now. Consumes nothing.
+    pub(crate) fn has_input(&self) -> bool {
+        let mut wanted = [PollFd::new(&self.stream, PollFlags::IN)];
+        !self.received.is_empty() || poll(&mut wanted, Some(&Timespec::default())).unwrap() > 0
+    }
+
     /// Ends the sending direction: a half-closed connection.
     pub(crate) fn shutdown_write(&self) {
         match &self.stream {
@@ -269,6 +278,15 @@ impl Connection {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
         }
         .unwrap();
+    }
+
+    /// Closes, on TCP by a reset, so that the server's next system call on the connection fails. (A Unix socket has no such
+    /// thing; there it is closed.)
+    pub(crate) fn reset(self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            let socket = socket2::SockRef::from(stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
     }
 
     /// A second handle on the same connection.
@@ -389,6 +407,15 @@ impl Stream {
         match self {
             Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
             Self::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
         }
     }
 }

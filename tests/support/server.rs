@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::client::{Address, Connection, Request, Response};
 use super::ini::Ini;
 use super::log::Log;
-use super::process::Process;
+use super::process::{Identity, Process};
 
 /// A test that gets a running server: `server!(name, |s| { … })`, or with settings
 /// `server!(name, Server::builder().workers(4), |s| { … })`.
@@ -40,6 +40,7 @@ pub(crate) struct Server {
     log: Log,
     ini: Ini,
     root: PathBuf,
+    workers: u32,
     directory: TempDir,
 }
 
@@ -53,6 +54,7 @@ pub(crate) struct Builder {
     current_directory: Option<PathBuf>,
     ini: Vec<String>,
     arguments: Vec<String>,
+    limits: Vec<String>,
 }
 
 impl Server {
@@ -66,6 +68,7 @@ impl Server {
             current_directory: None,
             ini: Vec::new(),
             arguments: Vec::new(),
+            limits: Vec::new(),
         }
     }
 
@@ -73,7 +76,10 @@ impl Server {
     pub(crate) fn php(&self, name: &str, source: &str) -> PathBuf {
         let path = self.root.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, source).unwrap();
+        // In one step: a request that runs may be compiling the script just now.
+        let draft = self.directory.path().join("draft");
+        fs::write(&draft, source).unwrap();
+        fs::rename(&draft, &path).unwrap();
         path
     }
 
@@ -144,6 +150,11 @@ impl Server {
         self.log.expect_count(READY, ready + 1);
     }
 
+    /// The number of PHP workers that it was started with.
+    pub(crate) fn workers(&self) -> u32 {
+        self.workers
+    }
+
     /// The supervisor's process number.
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid()
@@ -152,6 +163,11 @@ impl Server {
     /// The worker processes.
     pub(crate) fn worker_pids(&self) -> Vec<i32> {
         self.process.worker_pids()
+    }
+
+    /// All processes below the supervisor.
+    pub(crate) fn descendants(&self) -> Vec<Identity> {
+        self.process.descendants()
     }
 
     /// The process itself.
@@ -209,6 +225,12 @@ impl Builder {
         self
     }
 
+    /// A limit for the whole server, in the words of the shell's `ulimit`: `-n 100`.
+    pub(crate) fn limit(mut self, limit: &str) -> Self {
+        self.limits.push(format!("ulimit {limit} && "));
+        self
+    }
+
     /// Starts the server and waits until it is ready.
     pub(crate) fn start(self) -> Server {
         let directory = tempfile::tempdir().unwrap();
@@ -228,7 +250,16 @@ impl Builder {
             .clone()
             .unwrap_or_else(|| socket.to_str().unwrap().to_owned());
 
-        let mut command = Command::new(&self.program);
+        let mut command = if self.limits.is_empty() {
+            Command::new(&self.program)
+        } else {
+            let mut shell = Command::new("/bin/sh");
+            let limits = self.limits.concat();
+            shell
+                .args(["-c", &format!("{limits}exec \"$0\" \"$@\"")])
+                .arg(&self.program);
+            shell
+        };
         environment(&mut command, &ini);
         command.current_dir(
             self.current_directory
@@ -260,6 +291,7 @@ impl Builder {
             log,
             ini,
             root,
+            workers: self.workers,
             directory,
         }
     }
