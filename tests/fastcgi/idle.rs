@@ -3,7 +3,7 @@
 use crate::support::client::Connection;
 use crate::support::server::Server;
 
-use super::{create, wait};
+use super::{create, expect_waiting, wait};
 
 server!(idle_kept_connections_occupy_no_worker, |s| {
     s.php("a.php", "<?php echo 'answer';");
@@ -81,6 +81,62 @@ server!(
         }
         create(&file);
         assert_eq!(busy.response(1).text(), "waited");
+    }
+);
+
+server!(
+    no_connection_waits_for_a_busy_worker_while_another_is_idle,
+    Server::builder().workers(4),
+    |s| {
+        s.php(
+            "a.php",
+            "<?php echo 'answer ', $_GET['n'], ' ', file_get_contents('php://input');",
+        );
+        let mut connections: Vec<Connection> = (0..64).map(|_| s.connect()).collect();
+        for connection in &mut connections {
+            connection.send(&s.request("/a.php?n=0").keep().encode());
+        }
+        for connection in &mut connections {
+            assert_eq!(connection.response(1).text(), "answer 0 ");
+        }
+        for round in 1..=3 {
+            // Three scripts hang, on connections that were open and idle like the others.
+            let (others, busy) = connections.split_at_mut(61);
+            let mut files = Vec::new();
+            for (number, connection) in busy.iter_mut().enumerate() {
+                let (file, uri) = wait(&s, &format!("go-{round}-{number}"));
+                connection.send(&s.request(&uri).keep().encode());
+                expect_waiting(&file);
+                files.push(file);
+            }
+            // Whoever owns each of the others: all at once, then one by one, then on connections that are new.
+            let body = "x".repeat(round * 10_000);
+            for connection in &mut *others {
+                let request = s.request("/a.php?n=1").form(&body).keep();
+                connection.send(&request.encode());
+            }
+            for connection in &mut *others {
+                assert_eq!(connection.response(1).text(), format!("answer 1 {body}"));
+            }
+            for connection in &mut *others {
+                let request = s.request("/a.php?n=2").keep();
+                assert_eq!(connection.exchange(&request).text(), "answer 2 ");
+            }
+            for _ in 0..20 {
+                assert_eq!(s.get("/a.php?n=3").text(), "answer 3 ");
+            }
+            for connection in &mut *busy {
+                assert!(
+                    !connection.has_input(),
+                    "a script was to hang, and has answered"
+                );
+            }
+            for (file, connection) in files.iter().zip(&mut *busy) {
+                create(file);
+                assert_eq!(connection.response(1).text(), "waited");
+            }
+            connections.rotate_left(7);
+        }
     }
 );
 
