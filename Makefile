@@ -8,13 +8,14 @@ PHP_CONFIG ?= php-config
 # Passed on to `cargo test` or the benchmark: make test ARGS='--test tests fastcgi'
 ARGS ?=
 
-.PHONY: help build serve test test-zts test-nts84 bench bench-zts bench-nts84 soak soak-zts php-zts php-nts lint
+.PHONY: help build serve test test-zts test-nts84 bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts lint
 
 help:
 	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
 	@echo 'make build       compile target/release/fe-php against the PHP of php-config (PHP_CONFIG=...)'
 	@echo "make test        run the tests with that PHP; Debian's by default"
 	@echo 'make test-zts    run the tests with a ZTS build of PHP 8.4'
+	@echo 'make soak-opcache  ten minutes each of OPcache resets and of a full OPcache under load on ZTS'
 	@echo 'make test-nts84  run the tests with an NTS build of PHP 8.4'
 	@echo "make bench       compare with php-fpm: CPU, speed, memory (ARGS='--quick'); also bench-zts, bench-nts84"
 	@echo 'make soak        a million requests: does anything grow? also soak-zts'
@@ -49,6 +50,13 @@ test:
 test-zts:
 	@scripts/install-deps.sh test
 	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_cargo,$$built,target/zts,$(TEST))
+
+# Ten minutes each, one after the other: opcache_reset() once a second, and an OPcache too small for the scripts, under load
+# on threads. It prints figures: requests, the longest ones, generations. FE_PHP_LONG_SECONDS sets another time.
+soak-opcache:
+	@scripts/install-deps.sh test
+	@export FE_PHP_LONG_SECONDS=$${FE_PHP_LONG_SECONDS:-600}; built=$$(scripts/build-php.sh zts | tail -n 1); \
+	$(call run_cargo,$$built,target/zts,test --test tests -- opcache::resetting opcache::running_out --test-threads 1 --nocapture)
 
 test-nts84:
 	@scripts/install-deps.sh test

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::client::Connection;
 use crate::support::php;
@@ -129,33 +129,87 @@ fn write_scripts(s: &Server, count: usize, values: usize) -> String {
     expected
 }
 
-/// Runs `main.php` from several kept-alive connections for some seconds while `disturb` does its worst.
+/// For how long to disturb: `FE_PHP_LONG_SECONDS` of `make soak-opcache`, else a few seconds.
+fn duration(seconds: u64) -> Duration {
+    let long = std::env::var("FE_PHP_LONG_SECONDS");
+    let long = long.map(|text| {
+        text.parse()
+            .expect("FE_PHP_LONG_SECONDS is a number of seconds")
+    });
+    Duration::from_secs(long.unwrap_or(seconds))
+}
+
+/// What the longest script of the load takes by itself.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// By how much a request may take longer than the longest script of the load: other requests run at the same time, and so
+/// does the start of the next generation.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Tells the threads of a load to end.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `main.php` from several kept-alive connections, and one script of half a second, for some time while `disturb` does
+/// its worst. Panics if an answer is wrong or missing, or comes later than the longest script takes and [`MARGIN`].
 fn under_load(s: &Server, expected: &str, time: Duration, disturb: impl Fn() + Sync) {
+    s.php(
+        "long.php",
+        "<?php usleep(500000); ob_start(); require 'main.php'; echo md5(ob_get_clean());",
+    );
+    let sum = s.get("/long.php").text();
     let end = Instant::now() + time;
     let stop = AtomicBool::new(false);
-    let requests = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                let mut connection = s.connect();
-                while !stop.load(Ordering::Relaxed) {
-                    let started = Instant::now();
-                    let response = connection.exchange(&s.request("/main.php").keep());
-                    assert_eq!(response.text(), expected);
-                    assert!(
-                        started.elapsed() < Duration::from_secs(5),
-                        "a request stalled"
-                    );
-                    requests.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+    let load = |uri: &str, expected: &str| {
+        let mut connection = s.connect();
+        let (mut requests, mut longest) = (0_usize, Duration::ZERO);
+        while !stop.load(Ordering::Relaxed) {
+            let started = Instant::now();
+            let response = connection.exchange(&s.request(uri).keep());
+            longest = longest.max(started.elapsed());
+            requests += 1;
+            assert!(
+                response.text() == expected && response.stderr.is_empty(),
+                "request {requests} of {uri}: {response:?}\n{}",
+                s.log().text()
+            );
         }
-        while Instant::now() < end {
+        (requests, longest)
+    };
+    let (short, long) = std::thread::scope(|scope| {
+        let short: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| load("/main.php", expected)))
+            .collect();
+        let long = scope.spawn(|| load("/long.php", &sum));
+        let _stop = StopOnDrop(&stop); // also when `disturb` panics: the scope waits for its threads
+        while Instant::now() < end && !short.iter().any(|thread| thread.is_finished()) {
             disturb();
         }
         stop.store(true, Ordering::Relaxed);
+        let short: Vec<_> = short
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        (short, long.join().unwrap())
     });
-    assert!(requests.load(Ordering::Relaxed) > 50);
+    let requests: usize = short.iter().map(|(requests, _)| requests).sum();
+    let longest = short.iter().map(|(_, longest)| *longest).max().unwrap();
+    eprintln!(
+        "{requests} requests, none wrong, longest {longest:?}; {} of at least 500 ms, longest {:?}; \
+         {} generations replaced, {} worker processes crashed",
+        long.0,
+        long.1,
+        s.log().count("has taken over"),
+        s.log().count("on signal"),
+    );
+    assert!(requests > 50);
+    assert!(longest.max(long.1) < LONGEST + MARGIN, "a request stalled");
+    assert_eq!(s.log().count("on signal"), 0, "{}", s.log().text());
 }
 
 server!(
@@ -166,9 +220,9 @@ server!(
     |s| {
         let expected = write_scripts(&s, 40, 100);
         s.php("reset.php", "<?php var_dump(opcache_reset());");
-        under_load(&s, &expected, Duration::from_secs(6), || {
+        under_load(&s, &expected, duration(6), || {
             assert!(s.get("/reset.php").text().starts_with("bool("));
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_secs(1));
         });
         if php::is_zts() {
             // Threads may not see their OPcache restart: the generation is replaced instead.
@@ -189,17 +243,35 @@ server!(
         .ini("opcache.revalidate_freq=0"),
     |s| {
         let expected = write_scripts(&s, 40, 2000);
-        // New scripts all the time, until the memory is full.
+        // Scripts that change all the time: each version stays in memory as waste until that is full, and restarts.
         let number = AtomicUsize::new(0);
-        under_load(&s, &expected, Duration::from_secs(6), || {
-            let name = format!("new{}.php", number.fetch_add(1, Ordering::Relaxed));
+        let start = SystemTime::now() - Duration::from_secs(1_000_000);
+        under_load(&s, &expected, duration(6), || {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            let name = format!("new{}.php", number % 20);
             let list = vec!["'a string of some length that is not interned'"; 5000].join(".'x',");
-            s.php(
+            let path = s.php(
                 &name,
-                &format!("<?php $list = [{list}]; echo count($list);"),
+                &format!("<?php $list = [{list}]; echo count($list), ' ', {number};"),
             );
-            assert_eq!(s.get(&format!("/{name}")).text(), "5000");
+            // OPcache sees a change by the second.
+            let modified = start + Duration::from_secs(number as u64);
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(modified).unwrap();
+            assert_eq!(s.get(&format!("/{name}")).text(), format!("5000 {number}"));
         });
+        if php::is_zts() {
+            s.expect_log("OPcache restart pending");
+            s.expect_log("(generation 2) has taken over");
+        } else {
+            s.php(
+                "status.php",
+                "<?php echo opcache_get_status(false)['opcache_statistics']['oom_restarts'];",
+            );
+            let restarts = s.get("/status.php").text();
+            assert_ne!(restarts, "0", "OPcache was never full");
+            eprintln!("OPcache ran out of memory {restarts} times");
+        }
     }
 );
 
@@ -208,7 +280,7 @@ server!(
     Server::builder().workers(3),
     |s| {
         let expected = write_scripts(&s, 3, 10);
-        under_load(&s, &expected, Duration::from_secs(7), || {
+        under_load(&s, &expected, duration(7), || {
             s.reload();
             std::thread::sleep(Duration::from_millis(500));
         });
