@@ -51,6 +51,8 @@ pub enum Event<'a> {
     Begin {
         /// The request.
         id: u16,
+        /// Whether the connection stays open after the response, also when the request is aborted before its params end.
+        keep_conn: bool,
     },
     /// All params of a request have arrived.
     Request {
@@ -325,7 +327,7 @@ impl Decoder {
             keep_conn,
             stage: Stage::Params(Vec::new()),
         });
-        Ok(Event::Begin { id })
+        Ok(Event::Begin { id, keep_conn })
     }
 
     fn get_values<'a>(&self, content: &[u8]) -> Result<Event<'a>, FastcgiError> {

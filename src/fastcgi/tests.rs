@@ -24,7 +24,7 @@ enum Seen {
 impl From<Event<'_>> for Seen {
     fn from(event: Event<'_>) -> Self {
         match event {
-            Event::Begin { id } => Self::Begin(id),
+            Event::Begin { id, .. } => Self::Begin(id),
             Event::Request {
                 id,
                 role,
@@ -383,7 +383,7 @@ fn an_authorizer_ended_at_its_request_leaves_nothing_behind() {
     decoder.end_request(1);
     assert!(matches!(
         decoder.decode(&mut input),
-        Ok(Some(Event::Begin { id: 1 }))
+        Ok(Some(Event::Begin { id: 1, .. }))
     ));
 }
 

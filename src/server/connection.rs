@@ -275,7 +275,9 @@ impl Connection {
                     body, stdin_ended, ..
                 } => {
                     let Some(job) = job.take() else { continue };
-                    encoder::push_begin_request(&mut bytes, open.id, open.role, open.keep_conn);
+                    // An earlier request's wish to have the connection closed goes with this one.
+                    let keep_conn = open.keep_conn && !self.close;
+                    encoder::push_begin_request(&mut bytes, open.id, open.role, keep_conn);
                     encoder::push_params(&mut bytes, open.id, &job.variables);
                     match (&job.body, body) {
                         (Body::Complete(body), _) => push_stdin(&mut bytes, open.id, body),
@@ -302,11 +304,11 @@ impl Connection {
     ) -> Result<(), FastcgiError> {
         while let Some(event) = self.decoder.decode(rest)? {
             match event {
-                Event::Begin { id } => {
+                Event::Begin { id, keep_conn } => {
                     self.reap_id(id);
                     self.open.push(Open {
                         id,
-                        keep_conn: true,
+                        keep_conn,
                         role: Role::Responder,
                         state: State::Params,
                     });

@@ -20,6 +20,20 @@ server!(an_abort_while_the_request_is_sent_ends_it, |s| {
     assert_eq!(connection.exchange(&s.request("/a.php")).text(), "answer");
 });
 
+server!(
+    an_abort_of_a_request_without_keep_conn_closes_the_connection,
+    |s| {
+        let request = s.request("/a.php").post("text/plain", "0123456789");
+        for bytes in [request.encode_begin(), request.encode_head()] {
+            let mut connection = s.connect();
+            connection.send(&bytes);
+            connection.send(&record(ABORT_REQUEST, 1, b""));
+            assert_eq!(connection.response(1).protocol_status, 0);
+            connection.expect_close();
+        }
+    }
+);
+
 server!(an_abort_stops_a_script_at_its_next_output, |s| {
     let status = s.directory().join("status");
     let source = "<?php
