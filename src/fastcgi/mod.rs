@@ -40,6 +40,9 @@ mod decoder;
 pub mod encoder;
 mod error;
 mod params;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod properties;
 mod record;
 mod response;
 #[cfg(test)]

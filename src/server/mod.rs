@@ -19,6 +19,8 @@ mod exchange;
 mod handover;
 mod job;
 mod output;
+#[cfg(test)]
+mod properties;
 mod reactor;
 mod relay;
 mod script;

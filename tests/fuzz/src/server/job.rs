@@ -1,0 +1,22 @@
+//! `src/server/job.rs` without the engine that runs it.
+
+use std::sync::Arc;
+
+use super::exchange::Exchange;
+use crate::fastcgi::ProtocolStatus;
+use crate::request::{Body, Variables};
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(super) token: u64,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) variables: Variables,
+    pub(super) body: Body,
+    pub(super) keep_conn: bool,
+}
+
+impl Job {
+    pub(super) fn refuse(self, status: ProtocolStatus) {
+        let _ = self.exchange.end(status);
+    }
+}

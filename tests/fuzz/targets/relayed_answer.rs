@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fe_php_fuzz::server::properties::relayed_answer(data));
