@@ -31,6 +31,9 @@ const SOURCES: &[&str] = &[
     "csrc/timeout.c",
 ];
 
+/// Set to 1 by `make asan`: compiles `csrc/` with gcc's AddressSanitizer and UndefinedBehaviorSanitizer.
+const SANITIZE: &str = "FE_PHP_SANITIZE";
+
 fn main() {
     let php = Php::find();
     let (directory, name) = php.library();
@@ -47,7 +50,7 @@ fn main() {
             php.include.join(file).display()
         );
     }
-    for variable in ["PHP_CONFIG", "PHP_LIBDIR", "LIBCLANG_PATH"] {
+    for variable in ["PHP_CONFIG", "PHP_LIBDIR", "LIBCLANG_PATH", SANITIZE] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rustc-check-cfg=cfg(php_zts)");
@@ -63,6 +66,11 @@ fn main() {
     shim.cargo_metadata(true).cargo_warnings(true);
     if let Err(error) = shim.try_compile("fe_php_shim") {
         stop(&format!("csrc/ does not compile: {error}"), "");
+    }
+    if sanitize() {
+        // Before libphp and so before libc, whose functions they replace.
+        println!("cargo:rustc-link-lib=dylib=asan");
+        println!("cargo:rustc-link-lib=dylib=ubsan");
     }
     println!("cargo:rustc-link-search=native={}", directory.display());
     println!("cargo:rustc-link-lib=dylib={name}");
@@ -235,7 +243,18 @@ fn shim(php: &Php) -> cc::Build {
         .flag("-Wall")
         .flag("-Wextra")
         .flag("-Wno-unused-parameter");
+    if sanitize() {
+        build
+            .flag("-fsanitize=address,undefined")
+            .flag("-fno-sanitize-recover=undefined")
+            .flag("-fno-omit-frame-pointer")
+            .debug(true);
+    }
     build
+}
+
+fn sanitize() -> bool {
+    env::var(SANITIZE).is_ok_and(|value| value == "1")
 }
 
 fn check_compiler(shim: &cc::Build) {

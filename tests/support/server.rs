@@ -302,6 +302,17 @@ pub(crate) fn environment(command: &mut Command, ini: &Ini) {
     command
         .env_clear()
         .env("PHP_INI_SCAN_DIR", &ini.scan_directory);
+    // Of `make asan`.
+    for name in [
+        "ASAN_OPTIONS",
+        "UBSAN_OPTIONS",
+        "USE_ZEND_ALLOC",
+        "LD_PRELOAD",
+    ] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
     let (user, home) = if getuid().is_root() {
         ("root".to_owned(), "/root".to_owned())
     } else {
