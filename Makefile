@@ -8,7 +8,7 @@ PHP_CONFIG ?= php-config
 # Passed on to `cargo test` or the benchmark: make test ARGS='--test tests fastcgi'
 ARGS ?=
 
-.PHONY: help build serve test test-zts test-nts84 bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts lint
+.PHONY: help build serve test test-zts test-nts84 bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts fuzz miri asan lint
 
 help:
 	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
@@ -20,6 +20,9 @@ help:
 	@echo "make bench       compare with php-fpm: CPU, speed, memory (ARGS='--quick'); also bench-zts, bench-nts84"
 	@echo 'make soak        a million requests: does anything grow? also soak-zts'
 	@echo 'make php-zts     build that PHP and print its php-config (php-nts likewise)'
+	@echo 'make fuzz        fuzz the protocol code, SECONDS=60 for each target (TARGETS=...)'
+	@echo 'make miri        run the protocol tests under Miri, on a nightly toolchain (MIRI=...)'
+	@echo 'make asan        run tests with AddressSanitizer in csrc/ (ARGS=...)'
 	@echo 'make lint        check format, clippy, documentation and scripts'
 
 build:
@@ -87,6 +90,26 @@ php-zts:
 
 php-nts:
 	@scripts/build-php.sh nts
+
+# What a target prints when it fails says how to reproduce it.
+SECONDS ?= 60
+TARGETS ?=
+fuzz:
+	@scripts/install-deps.sh fuzz
+	@SECONDS_EACH='$(SECONDS)' CARGO='$(CARGO)' scripts/fuzz.sh $(TARGETS)
+
+# Miri cannot call C, so it runs the tests of the code that has none; the toolchain is fetched by rustup if it is not there.
+# It is slow: few random cases, and not every split point.
+MIRI ?= nightly-2026-10-30
+miri:
+	rustup toolchain install --no-self-update --profile minimal --component miri,rust-src $(MIRI)
+	MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=2 CARGO_TARGET_DIR=target/miri $(CARGO) +$(MIRI) \
+		miri test --lib -- fastcgi:: request:: status_line:: --skip every_split_point
+
+ASAN_TESTS = fastcgi:: regression:: isolation:: differential::
+asan:
+	@scripts/install-deps.sh test
+	@scripts/asan.sh $(or $(ARGS),$(ASAN_TESTS))
 
 lint:
 	$(CARGO) fmt --check
