@@ -13,7 +13,12 @@ pub(crate) struct Job {
     pub(super) variables: Variables,
     pub(super) body: Body,
     pub(super) keep_conn: bool,
+    pub(super) home: Option<Arc<Home>>,
 }
+
+/// Other threads are the event loop's business.
+#[derive(Debug)]
+pub(crate) struct Home;
 
 impl Job {
     pub(super) fn refuse(self, status: ProtocolStatus) {
