@@ -21,3 +21,4 @@ mod isolation;
 mod opcache;
 mod processes;
 mod regression;
+mod time_limit;

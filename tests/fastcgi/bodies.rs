@@ -266,3 +266,65 @@ fn count_output(connection: &mut Connection) -> u64 {
         }
     }
 }
+
+server!(
+    bodies_in_memory_and_in_files_are_the_same,
+    Server::builder().ini("post_max_size=8M"),
+    |s| {
+        s.php(
+            "raw.php",
+            "<?php $body = file_get_contents('php://input'); $stream = fopen('php://input', 'r'); fseek($stream, 10);
+            echo strlen($body), ' ', md5($body), ' ', md5(fread($stream, 100)), ' ', md5(stream_get_contents($stream)),
+                ' ', count($_POST), ' ', md5(serialize($_POST));",
+        );
+        // PHP's own limit for memory, ours, and sizes around them.
+        for size in [
+            16_383, 16_384, 16_385, 65_536, 100_000, 1_048_575, 1_048_576, 1_048_577,
+        ] {
+            let body: String = (0..)
+                .map(|n| format!("&f{n}=v{n}"))
+                .scan(0, |length, field| {
+                    *length += field.len();
+                    (*length <= size).then_some(field)
+                })
+                .collect();
+            let body = &format!("{body}{}", "x".repeat(size - body.len()))[1..];
+            let mut answers = Vec::new();
+            for memory_limit in ["128M", "2M"] {
+                for kind in ["application/json", "application/x-www-form-urlencoded"] {
+                    let request = s
+                        .request("/raw.php")
+                        .param(
+                            "PHP_VALUE",
+                            format!("memory_limit={memory_limit}\nmax_input_vars=1000000"),
+                        )
+                        .post(kind, body);
+                    // With 2 MB of memory nothing but the first sizes can be read by the script.
+                    if memory_limit == "128M" || size < 70_000 && kind == "application/json" {
+                        answers.push((kind, s.send(&request).text()));
+                    }
+                }
+            }
+            for (kind, answer) in &answers {
+                assert!(
+                    answer.starts_with(&format!("{} ", body.len())),
+                    "{size} {kind}: {answer}"
+                );
+                let first = &answers.iter().find(|(other, _)| other == kind).unwrap().1;
+                assert_eq!(answer, first, "{size} {kind}");
+            }
+        }
+    }
+);
+
+server!(a_body_shorter_than_declared_is_what_has_come, |s| {
+    s.php(
+        "raw.php",
+        "<?php echo strlen(file_get_contents('php://input')), ' ', count($_POST);",
+    );
+    let request = s
+        .request("/raw.php")
+        .form(vec![b'a'; 50_000])
+        .param("CONTENT_LENGTH", "60000");
+    assert_eq!(s.send(&request).text(), "50000 1");
+});

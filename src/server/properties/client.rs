@@ -255,6 +255,8 @@ impl Session {
                 // There is none to come.
                 one.stdin_ended |= one.role == 2;
             }
+            // After fastcgi_finish_request() nobody keeps what still comes, as under php-fpm.
+            Effect::Stdin(_) | Effect::StdinEnd if over[index] => {}
             Effect::Stdin(length) => one.stdin += length,
             Effect::StdinEnd => one.stdin_ended = true,
             Effect::Abort => one.aborted = true,
