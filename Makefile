@@ -14,9 +14,9 @@ help:
 	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
 	@echo 'make build       compile target/release/fe-php against the PHP of php-config (PHP_CONFIG=...)'
 	@echo "make test        run the tests with that PHP; Debian's by default"
-	@echo 'make test-zts    run the tests with a ZTS build of PHP 8.4'
+	@echo 'make test-zts    run the tests with a ZTS build of PHP (8.4; 8.2 if its source is not to be had)'
 	@echo 'make soak-opcache  ten minutes each of OPcache resets and of a full OPcache under load on ZTS'
-	@echo 'make test-nts84  run the tests with an NTS build of PHP 8.4'
+	@echo 'make test-nts84  run the tests with an NTS build of the same'
 	@echo "make bench       compare with php-fpm: CPU, speed, memory (ARGS='--quick'); also bench-zts, bench-nts84"
 	@echo 'make soak        a million requests: does anything grow? also soak-zts'
 	@echo 'make php-zts     build that PHP and print its php-config (php-nts likewise)'

@@ -1,31 +1,27 @@
-//! Who drives the reactor of a worker process.
+//! Who drives the sockets of a worker process: its PHP threads, each those of its own [`Reactor`].
 //!
-//! # NTS: the PHP thread itself
-//!
-//! While it is idle it waits in epoll, and runs a request in place: no other thread is woken for it, which makes a small
-//! request as cheap as it can be. A helper thread looks once a millisecond; when it sees the same request a second time it
-//! takes the reactor over until that request ends: it passes waiting requests to sibling processes, sends output that a
-//! script holds back, and feeds bodies. So hand-over is paid by requests that take longer than a millisecond only. When
-//! nothing runs the helper sleeps until the next request.
-//!
-//! Measured (benches/hello.rs, PHP 8.2 NTS, 4 workers, CPU per request relative to php-fpm in the same run, two runs): this
-//! against an I/O thread that hands requests to the PHP thread, as on ZTS:
-//!
-//! | case | PHP thread itself | I/O thread |
-//! |---|---|---|
-//! | hello, kept alive | 0.76, 0.70 | 1.05, 0.85 |
-//! | hello, kept alive, one connection | 0.85 | 1.51 |
-//! | hello, a connection per request | 0.98, 0.92 | 1.44, 1.41 |
-//! | 50 KB page, kept alive | 0.62, 0.71 | 0.87, 0.92 |
+//! While a PHP thread is idle it waits in epoll, and runs a request in place: no other thread is woken for it, which makes a
+//! small request as cheap as it can be. When a request takes long (`watch.rs` says when), a helper thread takes the reactor
+//! over until that request ends: it passes waiting requests to whoever is idle, sends output that a script holds back, and
+//! feeds bodies. So hand-over is paid by long requests only.
 //!
 //! ```text
 //! PHP thread  [epoll][run][epoll][run .................................][epoll]
-//! helper          ·     ·     ·   ·  [take over: epoll … epoll … epoll ]
+//! helper                            ·  [take over: epoll … epoll … epoll ]
 //! ```
 //!
-//! # ZTS: an I/O thread
+//! NTS has one PHP thread in each worker process, the process's first; waiting requests go to sibling processes with their
+//! connections. ZTS has as many as there are workers in one process; waiting requests go through a queue to the thread that
+//! is idle first, and their connections stay.
 //!
-//! The main thread drives the reactor, and hands requests to PHP threads through a channel.
+//! Measured on PHP 8.2 NTS, CPU per request relative to php-fpm in the same run, against an I/O thread that hands requests
+//! to PHP threads through a channel, as ZTS had it before:
+//!
+//! | case | PHP thread itself | I/O thread |
+//! |---|---|---|
+//! | hello, kept alive | 0.6 | 0.9 |
+//! | hello, kept alive, one connection | 0.7 | 1.5 |
+//! | hello, a connection per request | 0.8 | 1.4 |
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -93,6 +89,7 @@ impl Seat {
                 continue;
             };
             self.driving.store(true, Ordering::SeqCst);
+            reactor.start_ticking();
             while self.watch.runs(sequence) {
                 reactor.become_busy();
                 reactor.hand_over_ready();
@@ -233,8 +230,8 @@ pub(crate) fn run_threads(seats: &[Arc<Seat>], engine: &Arc<Engine>, pool: &Pool
     .max(status.into_inner())
 }
 
-/// A stack that endless recursion fills only after `memory_limit` has ended it (PHP 8.2 does not measure its stack);
-/// it is committed as it is used.
+/// A stack that most endless recursion fills only after `memory_limit` has ended it (PHP 8.2 does not measure its stack; what
+/// recurses in C with little memory of PHP's own, as `__toString` does, fills it all the same). It is committed as it is used.
 pub(crate) const PHP_STACK: usize = 256 << 20;
 const HELPER_STACK: usize = 256 << 10;
 

@@ -2,7 +2,7 @@
 //!
 //! The response is built in wire format: the 8 bytes of a record's header are reserved when its first byte comes and
 //! filled in when it is full or must leave. It leaves when it has grown to [`SEND_AT`], at `flush()`, at the end, and
-//! when the I/O side has seen it wait for two ticks, so that a page that prints its progress is seen to do so.
+//! when the I/O side looks after running requests, so that a page that prints its progress is seen to do so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,8 +38,6 @@ struct Response {
     wire: Vec<u8>,
     /// Where the open record's header begins, and what it is.
     open: Option<(usize, RecordType)>,
-    /// How often the I/O side has seen unsent bytes here.
-    ticks: u8,
 }
 
 impl Exchange {
@@ -71,7 +69,7 @@ impl Exchange {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Called by the I/O side every 10 ms or so: sends what has been waiting since the last call.
+    /// Called by the I/O side every 20 ms or so: sends what waits.
     pub(crate) fn tick(&self) {
         // epoll does not watch every connection while its request runs.
         let _ = self.output.flush();
@@ -83,14 +81,10 @@ impl Exchange {
             && !response.wire.is_empty()
             && !self.is_ended()
         {
-            response.ticks += 1;
-            if response.ticks > 1 {
-                response.close_record();
-                response.ticks = 0;
-                // A client that has gone is noticed by the script at its own next write.
-                let _ = self.output.send(&response.wire);
-                response.wire.clear();
-            }
+            response.close_record();
+            // A client that has gone is noticed by the script at its own next write.
+            let _ = self.output.send(&response.wire);
+            response.wire.clear();
         }
     }
 
@@ -126,7 +120,6 @@ impl Exchange {
 
     fn send(&self, response: &mut Response, wait: bool) -> Result<(), ClientGone> {
         response.close_record();
-        response.ticks = 0;
         let sent = if self.is_gone() {
             Err(ClientGone)
         } else if wait {

@@ -36,8 +36,10 @@ mod passing;
 
 pub(crate) use passing::ThreadQueue;
 
-/// How often the I/O side looks after running requests.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+/// How often the I/O side looks after running requests: output that a script holds back leaves that soon.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// How often it looks after everything else that depends on time.
+const SWEEP: Duration = Duration::from_millis(100);
 /// Turns in which idle sources may be passed over because connections of our own kept us busy.
 const PATIENCE: u32 = 16;
 /// How long a closed connection is read on, so that the kernel does not reset it under the answer.
@@ -104,6 +106,8 @@ pub(crate) struct Reactor {
     suspended: Option<Instant>,
     drain: Option<Cause>,
     passed_over: u32,
+    /// When the last turn ended.
+    now: Instant,
     last_tick: Instant,
     last_sweep: Instant,
     warned: Option<Instant>,
@@ -197,6 +201,7 @@ impl Reactor {
             suspended: None,
             drain: None,
             passed_over: 0,
+            now,
             last_tick: now,
             last_sweep: now,
             warned: None,
@@ -224,6 +229,11 @@ impl Reactor {
         self.set_accepting(self.sources.scoreboard.idle_workers() == 0);
     }
 
+    /// Whoever drives it from now on ticks a whole interval later.
+    pub(crate) fn start_ticking(&mut self) {
+        self.last_tick = Instant::now();
+    }
+
     /// The next request to run.
     pub(crate) fn next_job(&mut self) -> Option<Job> {
         loop {
@@ -241,7 +251,7 @@ impl Reactor {
 
     /// About the time at which [`turn`](Self::turn) returned.
     pub(crate) fn now(&self) -> Instant {
-        self.last_tick
+        self.now
     }
 
     /// Whether no other request than the next can come while it runs, as far as one can know.
@@ -479,7 +489,7 @@ impl Reactor {
                 limits: &self.sources.limits,
                 values: &self.values,
                 token: index as u64,
-                now: self.last_tick,
+                now: self.now,
                 before_waiting: &self.sources.before_waiting,
                 held: &mut self.held,
                 ready: &mut jobs,
@@ -573,7 +583,7 @@ impl Reactor {
             output.shutdown(Shutdown::Both);
         }
         if self.suspended.is_some() {
-            self.suspended = Some(self.last_tick);
+            self.suspended = Some(self.now);
         }
     }
 
@@ -695,7 +705,7 @@ impl Reactor {
             longest = longest.min(TICK);
         }
         if self.suspended.is_some() || self.drain.is_some() || !self.lingering.is_empty() {
-            longest = longest.min(TICK * 10);
+            longest = longest.min(SWEEP);
         }
         if self.clocked > 0 {
             longest = longest.min(Duration::from_millis(250));
@@ -705,14 +715,15 @@ impl Reactor {
 
     fn look_after_time(&mut self) {
         let now = Instant::now();
+        self.now = now;
         if now - self.last_tick >= TICK {
+            self.last_tick = now;
             for running in &self.running {
                 running.tick();
             }
             self.look_after_relays();
         }
-        self.last_tick = now;
-        if now - self.last_sweep < TICK * 10 {
+        if now - self.last_sweep < SWEEP {
             return;
         }
         self.last_sweep = now;
@@ -774,7 +785,7 @@ impl Reactor {
     /// Logs a line, but not the same trouble more than ten times a second.
     fn warn(&mut self, line: &str) {
         let now = Instant::now();
-        if self.warned.is_none_or(|last| now - last > TICK * 10) {
+        if self.warned.is_none_or(|last| now - last > SWEEP) {
             self.warned = Some(now);
             log::warning(format_args!("{line}"));
         }
