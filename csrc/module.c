@@ -34,8 +34,9 @@ PHP_FUNCTION(apache_request_headers)
 	if (!request) {
 		return;
 	}
-	for (size_t i = 0; i < request->variable_count; i++) {
-		const fe_php_variable *variable = &request->variables[i];
+	const fe_php_variables *variables = fe_php_all_variables(request);
+	for (size_t i = 0; i < variables->count; i++) {
+		const fe_php_variable *variable = &variables->list[i];
 		char *name = estrndup(variable->name.ptr, variable->name.len);
 		char *value = estrndup(variable->value.ptr, variable->value.len);
 		sapi_add_request_header(name, variable->name.len, value, variable->value.len, return_value);

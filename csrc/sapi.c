@@ -137,11 +137,19 @@ static char *sapi_fe_read_cookies(void)
 	return request ? (char *) request->cookies : NULL;
 }
 
-const fe_php_bytes *fe_php_find_variable(const fe_php_request *request, const char *name, size_t len)
+const fe_php_variables *fe_php_all_variables(fe_php_request *request)
 {
-	/* The last of a name wins, as in php-fpm. */
-	for (size_t i = request->variable_count; i-- > 0;) {
-		const fe_php_variable *variable = &request->variables[i];
+	if (!request->variables.list) {
+		request->variables = fe_php_rust.variables(request->context);
+	}
+	return &request->variables;
+}
+
+const fe_php_bytes *fe_php_find_variable(fe_php_request *request, const char *name, size_t len)
+{
+	const fe_php_variables *variables = fe_php_all_variables(request);
+	for (size_t i = 0; i < variables->count; i++) {
+		const fe_php_variable *variable = &variables->list[i];
 		if (variable->name.len == len && memcmp(variable->name.ptr, name, len) == 0) {
 			return &variable->value;
 		}

@@ -18,6 +18,12 @@ typedef struct fe_php_variable {
 	fe_php_bytes value;
 } fe_php_variable;
 
+/* All of a request, in the order of $_SERVER, each name once. */
+typedef struct fe_php_variables {
+	const fe_php_variable *list; /* NULL: not asked for yet */
+	size_t count;
+} fe_php_variables;
+
 /* What to run; enum fe_php_script. */
 typedef enum fe_php_script {
 	FE_PHP_SCRIPT_FILE,
@@ -29,8 +35,6 @@ typedef enum fe_php_script {
  * client sent none. */
 typedef struct fe_php_request {
 	void *context; /* handed back to every callback */
-	const fe_php_variable *variables;
-	size_t variable_count;
 	fe_php_script script;
 	const char *script_path; /* NULL for FE_PHP_SCRIPT_NOT_FOUND */
 	const char *method;
@@ -46,6 +50,7 @@ typedef struct fe_php_request {
 	fe_php_bytes admin_ini; /* PHP_ADMIN_VALUE */
 	int64_t content_length; /* -1: the body says where it ends */
 	/* Set by the shim. */
+	fe_php_variables variables; /* once somebody has asked for them */
 	char *getenv_copy;
 	bool logged;
 	bool refused_ini;
@@ -78,6 +83,8 @@ typedef struct fe_php_callbacks {
 	int (*finish)(void *context);
 	/* number of bytes, 0 at the end */
 	size_t (*read_body)(void *context, char *buffer, size_t len);
+	/* the request's variables, valid until fe_php_execute returns; many scripts never need them */
+	fe_php_variables (*variables)(void *context);
 	/* a message for the web server's log, through the connection */
 	void (*error)(void *context, const char *message, size_t len);
 	/* a message for the server's own log; context is NULL outside a request */

@@ -77,9 +77,10 @@ void fe_php_import_environment(zval *array)
 	import_own(array);
 	if (request) {
 		int filter = Z_TYPE_P(env) == IS_ARRAY && Z_ARR_P(array) == Z_ARR_P(env) ? PARSE_ENV : PARSE_SERVER;
-		for (size_t i = 0; i < request->variable_count; i++) {
-			if (!is_http_proxy(&request->variables[i])) {
-				register_one(&request->variables[i], array, filter);
+		const fe_php_variables *variables = fe_php_all_variables(request);
+		for (size_t i = 0; i < variables->count; i++) {
+			if (!is_http_proxy(&variables->list[i])) {
+				register_one(&variables->list[i], array, filter);
 			}
 		}
 	}
@@ -91,9 +92,10 @@ void fe_php_load_environment(zval *array)
 	fe_php_request *request = fe_php_current();
 	import_own(array);
 	if (request) {
-		for (size_t i = 0; i < request->variable_count; i++) {
-			if (!is_http_proxy(&request->variables[i])) {
-				register_one(&request->variables[i], array, -1);
+		const fe_php_variables *variables = fe_php_all_variables(request);
+		for (size_t i = 0; i < variables->count; i++) {
+			if (!is_http_proxy(&variables->list[i])) {
+				register_one(&variables->list[i], array, -1);
 			}
 		}
 	}

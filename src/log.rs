@@ -4,11 +4,14 @@
 //! every process may log at any time, right after a fork too.
 
 use std::fmt::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use crate::descriptor::high_fd;
 
 /// How much a line matters, in php-fpm's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +56,12 @@ pub(crate) fn level() -> Level {
 /// Whether lines of `level` are written.
 pub(crate) fn enabled(level: Level) -> bool {
     level >= self::level()
+}
+
+/// From now on writes to a descriptor that scripts cannot take away by closing theirs; answers its number.
+pub(crate) fn leave_standard_error() -> std::os::fd::RawFd {
+    let own = DESCRIPTOR.get_or_init(|| rustix::io::dup(std::io::stderr()).ok().map(high_fd));
+    own.as_ref().map_or(2, AsRawFd::as_raw_fd)
 }
 
 /// Writes a message: a line, or several, each with its own head, so that no script can forge one.
@@ -143,8 +152,12 @@ fn write_time(out: &mut String, local: i64) -> fmt::Result {
 
 fn write_bytes(mut bytes: &[u8]) {
     let stderr = std::io::stderr();
+    let descriptor = match DESCRIPTOR.get() {
+        Some(Some(own)) => own.as_fd(),
+        _ => stderr.as_fd(),
+    };
     while !bytes.is_empty() {
-        match rustix::io::write(stderr.as_fd(), bytes) {
+        match rustix::io::write(descriptor, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(rustix::io::Errno::INTR) => {}
             // There is nobody left to tell.
@@ -152,6 +165,8 @@ fn write_bytes(mut bytes: &[u8]) {
         }
     }
 }
+
+static DESCRIPTOR: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Notice as u8);
 

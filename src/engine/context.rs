@@ -2,7 +2,8 @@
 
 use std::io::{ErrorKind, Read};
 
-use crate::request::{Body, ResponseSink};
+use super::ffi;
+use crate::request::{Body, ResponseSink, Variables};
 
 /// Lives on the stack of [`execute`](super::execute) for the length of one request.
 pub(super) struct RequestContext<'a> {
@@ -10,6 +11,9 @@ pub(super) struct RequestContext<'a> {
     pub(super) body: Body,
     /// Bytes of a complete body that PHP has read.
     pub(super) position: usize,
+    pub(super) variables: &'a Variables,
+    /// The same for C, made when it is asked for.
+    pub(super) table: &'a mut Vec<ffi::fe_php_variable>,
     /// A callback panicked: its text.
     pub(super) panic: Option<String>,
 }

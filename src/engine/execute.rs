@@ -33,15 +33,14 @@ pub(crate) fn execute(
         script,
         body,
     } = request;
-    let table = &mut thread.variables;
-    table.clear();
-    fill_table(table, &variables);
     let known = Known::of(&variables);
     let content_length = content_length(known.content_length, &body);
     let mut context = RequestContext {
         sink,
         body,
         position: 0,
+        variables: &variables,
+        table: &mut thread.variables,
         panic: None,
     };
 
@@ -66,8 +65,6 @@ pub(crate) fn execute(
 
     let mut raw = ffi::fe_php_request {
         context: ptr::from_mut(&mut context).cast(),
-        variables: table.as_ptr(),
-        variable_count: table.len(),
         script: match script {
             Script::File { .. } => ffi::fe_php_script::FE_PHP_SCRIPT_FILE,
             Script::NotFound => ffi::fe_php_script::FE_PHP_SCRIPT_NOT_FOUND,
@@ -86,6 +83,10 @@ pub(crate) fn execute(
         user_ini: bytes(known.user_ini),
         admin_ini: bytes(known.admin_ini),
         content_length,
+        variables: ffi::fe_php_variables {
+            list: ptr::null(),
+            count: 0,
+        },
         getenv_copy: ptr::null_mut(),
         logged: false,
         refused_ini: false,
@@ -95,12 +96,13 @@ pub(crate) fn execute(
     // the call. Bailouts end at the setjmp inside fe_php_execute and never pass a Rust frame.
     let outcome = unsafe { ffi::fe_php_execute(&raw mut raw) };
     // The table holds pointers into this request's buffers: let none stay behind.
-    table.clear();
+    let panic = context.panic.take();
+    thread.variables.clear();
     Outcome {
         exit_status: outcome.exit_status,
         startup_failed: outcome.startup_failed,
         forked: outcome.forked,
-        panic: context.panic,
+        panic,
     }
 }
 
@@ -147,7 +149,8 @@ impl<'v> Known<'v> {
 
 /// The order that php-fpm's `$_SERVER` has: the newest variable first (its list is walked from its end); one that was
 /// sent twice stands where it came first and has the value that came last.
-fn fill_table(table: &mut Vec<ffi::fe_php_variable>, variables: &Variables) {
+pub(super) fn fill_table(table: &mut Vec<ffi::fe_php_variable>, variables: &Variables) {
+    table.clear();
     if variables.len() <= FEW {
         let mut seen = Seen::default();
         for (name, value) in variables.iter() {

@@ -4,9 +4,10 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::slice;
+use std::{ptr, slice};
 
 use super::context::RequestContext;
+use super::execute::fill_table;
 use super::ffi;
 use super::log_line;
 use crate::request::ResponseHead;
@@ -17,6 +18,7 @@ pub(super) const CALLBACKS: ffi::fe_php_callbacks = ffi::fe_php_callbacks {
     flush: Some(flush),
     finish: Some(finish),
     read_body: Some(read_body),
+    variables: Some(variables),
     error: Some(error),
     log: Some(log),
 };
@@ -119,6 +121,21 @@ extern "C" fn read_body(context: *mut c_void, buffer: *mut c_char, length: usize
         // initialised, but u8 has no invalid value and they are only written to.
         let buffer = unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
         context.read_body(buffer)
+    })
+}
+
+extern "C" fn variables(context: *mut c_void) -> ffi::fe_php_variables {
+    // Not null even when there are none, so that C does not ask again.
+    let none = ffi::fe_php_variables {
+        list: ptr::NonNull::dangling().as_ptr(),
+        count: 0,
+    };
+    with_context(context, none, |context| {
+        fill_table(context.table, context.variables);
+        ffi::fe_php_variables {
+            list: context.table.as_ptr(),
+            count: context.table.len(),
+        }
     })
 }
 

@@ -45,7 +45,9 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     worker.engine.clear_environment();
     worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.keep_memory();
-    worker.engine.report_crashes(2, &worker.config.name);
+    worker
+        .engine
+        .report_crashes(log::leave_standard_error(), &worker.config.name);
     let settings = script::ScriptSettings::from(worker.engine.cgi_settings());
     let quit = Arc::new(quit_signal()?);
     let queue = if is_zts() {

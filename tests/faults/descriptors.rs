@@ -81,6 +81,11 @@ server!(
                 watch.answers("a script that closes 0 to 10", Cost::Request);
             }
         }
+        // The server's own log goes where it went before, not into what the script opened as 2.
+        s.connect().send(&[9; 16]);
+        s.expect_log("sent what it must not");
+        let theirs = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(!theirs.contains("WARNING"), "{theirs}");
         s.reload();
         watch.answers("a reload after that", Cost::WorkerProcesses);
     }
