@@ -169,6 +169,14 @@ impl Scoreboard {
         load(&self.header().connections)
     }
 
+    /// Whether a worker process that serves has less than `limit` connections.
+    pub(crate) fn has_process_below(&self, limit: u32) -> bool {
+        self.used_cells().iter().any(|cells| {
+            cells.state.load(Ordering::Relaxed) == State::Serving as u32
+                && cells.connections.load(Ordering::Relaxed) < limit
+        })
+    }
+
     /// Whether no process has a slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.used_cells()
@@ -324,6 +332,11 @@ impl Slot {
             &self.cells().connections,
             limit,
         )
+    }
+
+    /// Connections that this process has open.
+    pub(crate) fn connections(&self) -> u32 {
+        self.cells().connections.load(Ordering::Relaxed)
     }
 
     /// A connection of this process was closed.

@@ -112,8 +112,8 @@ pub(crate) struct Reactor {
     last_sweep: Instant,
     warned: Option<Instant>,
     want_told: Option<Instant>,
-    /// Connections that leave scripts the descriptors they may count on.
-    room: usize,
+    /// Connections of this process that leave scripts the descriptors they may count on.
+    room: u32,
 }
 
 /// Why this process is to finish.
@@ -173,11 +173,6 @@ impl Reactor {
             ),
             (b"FCGI_MPXS_CONNS", b"1".to_vec()),
         ];
-        // Threads share their process's descriptors.
-        let threads = match sources.queue {
-            Some(_) => sources.capacity.max(1) as usize,
-            None => 1,
-        };
         let now = Instant::now();
         let home = Arc::new(Home::new(Arc::clone(&sources.wake)));
         Ok(Self {
@@ -206,7 +201,7 @@ impl Reactor {
             last_sweep: now,
             warned: None,
             want_told: None,
-            room: (high_room() / threads).max(1),
+            room: u32::try_from(high_room()).unwrap_or(u32::MAX).max(1),
         })
     }
 
@@ -370,7 +365,9 @@ impl Reactor {
             if which & 1 << index.min(63) == 0 {
                 continue;
             }
-            if self.connections.len() + self.lingering.len() >= self.room {
+            let full = self.is_full();
+            // What waits has woken nobody but us.
+            if full && !self.sources.scoreboard.has_process_below(self.room / 8 * 7) {
                 self.suspend_for("no descriptor is left for a connection");
                 return;
             }
@@ -387,7 +384,14 @@ impl Reactor {
                 Ok(socket) => {
                     // The limit has been looked at; siblings may exceed it by one each.
                     let _ = self.sources.slot.add_connection(u32::MAX);
-                    self.adopt(socket, &[], false);
+                    let socket = if full {
+                        self.pass_on(socket)
+                    } else {
+                        Some(socket)
+                    };
+                    if let Some(socket) = socket {
+                        self.adopt(socket, &[], false);
+                    }
                     if !self.ready.is_empty() {
                         return;
                     }
@@ -400,6 +404,12 @@ impl Reactor {
                 Err(error) => self.warn(&format!("accept: {error}")),
             }
         }
+    }
+
+    /// Whether scripts would have too few descriptors with another connection here.
+    fn is_full(&self) -> bool {
+        let lingering = u32::try_from(self.lingering.len()).unwrap_or(u32::MAX);
+        self.sources.slot.connections().saturating_add(lingering) >= self.room
     }
 
     /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already.

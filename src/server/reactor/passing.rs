@@ -235,6 +235,18 @@ impl Reactor {
         }
     }
 
+    /// Gives a new connection to whichever process takes it first; back if that is impossible now.
+    pub(super) fn pass_on(&self, socket: OwnedFd) -> Option<OwnedFd> {
+        let channel = self.sources.handover.send.as_fd();
+        match handover::send(channel, socket.as_fd(), &[], false) {
+            Ok(()) => {
+                self.sources.slot.connection_handed_over();
+                None
+            }
+            Err(_) => Some(socket),
+        }
+    }
+
     fn channel_has_room(&self) -> bool {
         self.channel_is(PollFlags::OUT, &self.sources.handover.send)
     }
