@@ -272,44 +272,59 @@ impl Case {
     }
 }
 
+/// Rounds until the servers are started anew.
+const ROUNDS_PER_START: usize = 3;
+
 impl Load {
     fn measure(&self, scripts: &Scripts, options: &Options) -> Vec<Row> {
         let setup = Setup {
             tcp: self.tcp,
             ..FOUR_WORKERS
         };
-        let servers = setup.all(scripts.root(), options);
         let connections = if self.paced.is_some() { 1 } else { 4 };
-        // Places of servers, and connections; the first row is php-fpm.
-        let mut runs: Vec<(usize, u32)> = (0..servers.len())
-            .map(|server| (server, connections))
-            .collect();
-        let mut rows: Vec<Row> = servers
-            .iter()
-            .map(|server| Row::new(&server.name))
-            .collect();
-        if self.wide {
-            runs.push((1, 64));
-            rows.push(Row::new("fe-php, 64 connections"));
-        }
         let (script, arguments) = self.arguments(scripts, options);
-        let measure = |index: usize, more: &[&str]| -> Result<Sample, String> {
-            let (server, connections) = runs[index];
-            let mut arguments = arguments.clone();
-            arguments.extend(["-c".to_owned(), connections.to_string()]);
-            arguments.extend(more.iter().map(|&argument| argument.to_owned()));
-            sample(&bench(&servers[server], &script, &arguments)?)
-        };
-        // A round that is not counted, and in each one requests until all workers have begun.
-        for (index, row) in rows.iter_mut().enumerate() {
-            if let Err(error) = measure(index, &["--warm-up", "200"]) {
-                eprintln!("  {}: {error}", row.name);
-                row.note = format!("failed: {error}");
+        let mut rows = Vec::new();
+        let mut left = options.rounds(self.rounds);
+        // Where a process's code and data happen to lie in memory makes it some percent faster or slower for all its life:
+        // so everybody starts anew after a few rounds.
+        while left > 0 {
+            let servers = setup.all(scripts.root(), options);
+            // Places of servers, and connections; the first row is php-fpm.
+            let mut runs: Vec<(usize, u32)> = (0..servers.len())
+                .map(|server| (server, connections))
+                .collect();
+            if self.wide {
+                runs.push((1, 64));
             }
+            if rows.is_empty() {
+                rows.extend(servers.iter().map(|server| Row::new(&server.name)));
+                if self.wide {
+                    rows.push(Row::new("fe-php, 64 connections"));
+                }
+            }
+            let measure = |index: usize, more: &[&str]| -> Result<Sample, String> {
+                let (server, connections) = runs[index];
+                let mut arguments = arguments.clone();
+                arguments.extend(["-c".to_owned(), connections.to_string()]);
+                arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+                sample(&bench(&servers[server], &script, &arguments)?)
+            };
+            // A round that is not counted, and in each one requests until all workers have begun.
+            for (index, row) in rows.iter_mut().enumerate() {
+                if row.note.is_empty()
+                    && let Err(error) = measure(index, &["--warm-up", "100"])
+                {
+                    eprintln!("  {}: {error}", row.name);
+                    row.note = format!("failed: {error}");
+                    row.samples.clear();
+                }
+            }
+            let rounds = left.min(ROUNDS_PER_START);
+            take_turns(&mut rows, rounds, |index| {
+                measure(index, &["--warm-up", "16"])
+            });
+            left -= rounds;
         }
-        take_turns(&mut rows, options.rounds(self.rounds), |index| {
-            measure(index, &["--warm-up", "16"])
-        });
         rows
     }
 
