@@ -1,0 +1,110 @@
+//! What a reactor does because time has passed: ticks for running requests, deadlines, closed connections that are still read,
+//! and new ones that have had to wait.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use super::{Reactor, SWEEP, TICK};
+use crate::log;
+
+impl Reactor {
+    /// Suspends accepting for want of descriptors or memory. That may last: it is said once a minute.
+    pub(super) fn suspend_for(&mut self, want: &str) {
+        let now = Instant::now();
+        if self
+            .want_told
+            .is_none_or(|told| now - told > Duration::from_secs(60))
+        {
+            self.want_told = Some(now);
+            log::warning(format_args!(
+                "{want}; raise the limit of open files (ulimit -n, LimitNOFILE=). New connections wait"
+            ));
+        }
+        self.suspend();
+    }
+
+    pub(super) fn suspend(&mut self) {
+        self.set_accepting(false);
+        self.suspended = Some(Instant::now() + Duration::from_millis(100));
+    }
+
+    /// How long `turn` may wait: no longer than something that depends on time can.
+    pub(super) fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let mut longest = timeout.unwrap_or(Duration::MAX);
+        if !self.relays.is_empty() || self.running.iter().any(|running| !running.is_ended()) {
+            longest = longest.min(TICK);
+        }
+        if self.suspended.is_some() || self.drain.is_some() || !self.lingering.is_empty() {
+            longest = longest.min(SWEEP);
+        }
+        if self.clocked > 0 {
+            longest = longest.min(Duration::from_millis(250));
+        }
+        (longest != Duration::MAX).then_some(longest)
+    }
+
+    pub(super) fn look_after_time(&mut self) {
+        let now = Instant::now();
+        self.now = now;
+        if now - self.last_tick >= TICK {
+            self.last_tick = now;
+            for running in &self.running {
+                running.tick();
+            }
+            self.look_after_relays();
+        }
+        if now - self.last_sweep < SWEEP {
+            return;
+        }
+        self.last_sweep = now;
+        if self.suspended.is_some_and(|until| until <= now) {
+            self.suspended = None;
+            self.set_accepting(true);
+        }
+        self.read_lingering(now);
+        if self.drain.is_some() {
+            self.drain_connections();
+        }
+        if self.clocked == 0 {
+            return;
+        }
+        let late: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                connection
+                    .deadline()
+                    .is_some_and(|deadline| deadline <= now)
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for index in late {
+            self.warn(&format!(
+                "a client took longer than --request-header-timeout ({} s) to send its request, so its connection is \
+                 closed",
+                self.sources.limits.request_header_timeout.as_secs_f32()
+            ));
+            self.forget_ready(index as u64);
+            self.remove(index);
+        }
+    }
+
+    fn read_lingering(&mut self, now: Instant) {
+        let scratch = self.scratch.as_mut_slice();
+        self.lingering.retain(|(until, socket)| {
+            if *until <= now {
+                return false;
+            }
+            loop {
+                match recv(socket, &mut *scratch, RecvFlags::DONTWAIT) {
+                    Ok((0, _)) => return false,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => return true,
+                    Err(_) => return false,
+                }
+            }
+        });
+    }
+}
