@@ -11,8 +11,8 @@
 //! connection than the one it serves keeps nobody waiting: then both are far apart, only to send output that a script
 //! holds back.
 //!
-//! Measured (PHP 8.2 NTS, 200 requests a second, CPU per request): 36 µs with a helper that is woken for each request
-//! and glances three times, and 20 µs this way.
+//! Measured (PHP 8.2 NTS, hello 200 times a second on one connection, CPU relative to php-fpm): 1.41 with a helper that is
+//! woken for each request and looks every millisecond, 0.94 this way.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
