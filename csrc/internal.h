@@ -71,7 +71,6 @@ void fe_php_keep_own_import(void);
 void fe_php_activate_per_request_ini(fe_php_request *request);
 int fe_php_activate_directory_ini(fe_php_request *request);
 void fe_php_keep_bodies_in_memory(void);
-void fe_php_timeout_startup(void);
 void fe_php_timeout_hold(const fe_php_request *request);
 void fe_php_timeout_end(void);
 void fe_php_globals_ctor(fe_php_globals *globals);

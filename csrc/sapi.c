@@ -387,7 +387,6 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	SIGG(reset) = 0;
 #endif
 	fe_php_keep_bodies_in_memory();
-	fe_php_timeout_startup();
 	return 0;
 }
 

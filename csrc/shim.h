@@ -125,6 +125,8 @@ bool fe_php_has_opcache(void);
 /* ---- one request: request.c ---- */
 fe_php_outcome fe_php_execute(fe_php_request *request);
 int fe_php_opcache_restart_pending(void);
+/* From now on the time limit of a request waits for fe_php_timeout_wanted, which the caller promises to call in time. */
+void fe_php_timeout_startup(void);
 /* From any thread, on NTS: the request that runs now takes long, so it is to get its time limit. */
 void fe_php_timeout_wanted(void);
 

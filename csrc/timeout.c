@@ -16,6 +16,8 @@ static zend_long seconds, input_seconds;
 static bool held;
 /* It has still not been set. */
 static bool waiting;
+/* Somebody watches requests; in a program that only embeds PHP, nobody does. */
+static bool watched;
 static void (*next_interrupt)(zend_execute_data *);
 
 static void on_interrupt(zend_execute_data *execute_data)
@@ -33,9 +35,10 @@ static void on_interrupt(zend_execute_data *execute_data)
 	}
 }
 
-/* Once, after module startup. */
+/* Once, after module startup and before the first request. */
 void fe_php_timeout_startup(void)
 {
+	watched = true;
 	next_interrupt = zend_interrupt_function;
 	zend_interrupt_function = on_interrupt;
 }
@@ -43,7 +46,7 @@ void fe_php_timeout_startup(void)
 /* Between the settings of the request and php_request_startup's zend_set_timeout. */
 void fe_php_timeout_hold(const fe_php_request *request)
 {
-	if (EG(modified_ini_directives) || request->content_length != 0 || EG(timeout_seconds) <= 0) {
+	if (!watched || EG(modified_ini_directives) || request->content_length != 0 || EG(timeout_seconds) <= 0) {
 		return;
 	}
 	seconds = EG(timeout_seconds);

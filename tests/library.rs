@@ -57,6 +57,10 @@ const CLAIMS: &[Claim] = &[
         a_panicking_body_is_an_error_value,
     ),
     (
+        "an_endless_loop_ends_at_max_execution_time",
+        an_endless_loop_ends_at_max_execution_time,
+    ),
+    (
         "endless_recursion_is_an_error_value",
         endless_recursion_is_an_error_value,
     ),
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
     let php = Php::builder()
         .workers(3)
         .ini("memory_limit", "64M")
+        .ini("max_execution_time", "2")
         .ini("output_buffering", "0")
         .ini("display_errors", "0")
         .ini("log_errors", "1")
@@ -310,6 +315,14 @@ fn a_panicking_body_is_an_error_value(w: &World) {
         Err(PhpError::Interrupted { reason }) => {
             assert!(reason.contains("no body for you"), "{reason}");
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn an_endless_loop_ends_at_max_execution_time(w: &World) {
+    let script = w.script("endless.php", "while (true) {}");
+    match w.php.execute(Request::new(script)) {
+        Err(PhpError::Fatal { .. }) => {}
         other => panic!("{other:?}"),
     }
 }

@@ -156,6 +156,13 @@ impl Engine {
         unsafe { ffi::fe_php_clear_environment() };
     }
 
+    /// Promises that [`request_takes_long`] is called for each request that takes some milliseconds: only then does it get its
+    /// `max_execution_time` on NTS. Before the first request, once.
+    pub(crate) fn watch_for_long_requests(&self) {
+        // SAFETY: PHP is started, and no request runs.
+        unsafe { ffi::fe_php_timeout_startup() };
+    }
+
     /// Lets this process keep up to a megabyte of memory that it has freed.
     pub(crate) fn keep_memory(&self) {
         // SAFETY: sets numbers of the allocator's.

@@ -45,6 +45,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     worker.engine.clear_environment();
     worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.keep_memory();
+    worker.engine.watch_for_long_requests();
     worker
         .engine
         .report_crashes(log::leave_standard_error(), &worker.config.name);

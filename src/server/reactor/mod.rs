@@ -605,7 +605,7 @@ impl Reactor {
         }
         self.set_accepting(false);
         // When the whole pool stops, what waits for it in the channel is still served.
-        self.set_receiving(self.receiving);
+        self.set_receiving(self.receiving || self.receiving_queue);
         self.sources.slot.set_draining();
         self.drain_connections();
     }
