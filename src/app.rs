@@ -31,7 +31,7 @@ fn serve(config: PoolConfig) -> ExitCode {
             "started as root, and so run the scripts: start fe-php as the user that the scripts are to have"
         ));
     }
-    let processes = if is_zts() { 1 } else { config.workers };
+    let processes = if is_zts() { 1 } else { config.max_children };
     match supervisor::run(config, processes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

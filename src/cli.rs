@@ -126,9 +126,6 @@ impl Fpm {
     pub(crate) fn into_config(self) -> PoolConfig {
         let limits = self.limits;
         PoolConfig {
-            name: self.pool,
-            listen: self.listen,
-            workers: self.workers,
             ini: IniConfig {
                 path: self.ini_path,
                 no_ini: self.no_ini,
@@ -145,6 +142,7 @@ impl Fpm {
                 request_header_timeout: limits.request_header_timeout,
                 output_buffer: limits.output_buffer,
             },
+            ..PoolConfig::new(self.pool, self.listen, self.workers)
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Level {
     Warning,
     /// Something does not work.
     Error,
+    /// The server cannot go on.
+    Alert,
 }
 
 impl Level {
@@ -34,6 +36,7 @@ impl Level {
             Self::Notice => "NOTICE",
             Self::Warning => "WARNING",
             Self::Error => "ERROR",
+            Self::Alert => "ALERT",
         }
     }
 }
@@ -49,7 +52,8 @@ pub(crate) fn level() -> Level {
         0..=1 => Level::Debug,
         2 => Level::Notice,
         3 => Level::Warning,
-        _ => Level::Error,
+        4 => Level::Error,
+        _ => Level::Alert,
     }
 }
 

@@ -91,7 +91,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             scoreboard: Arc::clone(&scoreboard),
             slot: slot.clone(),
             limits: config.limits.clone(),
-            capacity: config.workers,
+            capacity: config.max_children,
             queue: queue.clone(),
             before_waiting,
         })?;

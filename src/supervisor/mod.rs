@@ -32,7 +32,7 @@ use self::sockets::SocketError;
 use crate::config::PoolConfig;
 use crate::log;
 
-/// Serves until told to stop. `processes` is the number of worker processes that share `config.workers` PHP workers: as
+/// Serves until told to stop. `processes` is the number of worker processes that share `config.max_children` PHP workers: as
 /// many on NTS, one on ZTS.
 ///
 /// Call it on the main thread (its death is what takes pool processes along) while there is no other.

@@ -133,7 +133,7 @@ impl Pool {
             config: self.config.clone(),
             generation: number,
             processes: self.processes,
-            threads: (self.config.workers / self.processes.max(1)).max(1),
+            threads: (self.config.max_children / self.processes.max(1)).max(1),
             supervisor: getpid().as_raw_nonzero().get(),
             log_level: log::level(),
             listeners: listeners.len(),

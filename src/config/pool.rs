@@ -1,0 +1,289 @@
+//! What concerns one pool: its section of php-fpm.conf.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a pool needs. `$pool` and prefixes are resolved, users and groups are still names: they are looked up
+/// where they are used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PoolConfig {
+    /// The pool's name, as in log lines: `www`.
+    pub(crate) name: String,
+    /// Addresses to listen at, one or more; php-fpm.conf gives one.
+    pub(crate) listen: Vec<ListenAddress>,
+    /// `listen.*`
+    pub(crate) socket: SocketOptions,
+    /// `user`: none leaves the supervisor's own.
+    pub(crate) user: Option<Name>,
+    /// `group`: none means the user's.
+    pub(crate) group: Option<Name>,
+    /// `pm` with the directives that belong to that kind.
+    pub(crate) pm: ProcessManager,
+    /// `pm.max_children`: PHP workers: worker processes on NTS, PHP threads of one worker process on ZTS.
+    pub(crate) max_children: u32,
+    /// `pm.max_requests`: after so many requests a worker process is replaced; 0 for never.
+    pub(crate) max_requests: u32,
+    /// `pm.queue_timeout` (fe-php's own): a request that has waited longer for a worker is refused.
+    pub(crate) queue_timeout: Option<Duration>,
+    /// Status and ping pages.
+    pub(crate) status: StatusConfig,
+    /// `access.log`
+    pub(crate) access_log: Option<PathBuf>,
+    /// `access.format`; none means php-fpm's default.
+    pub(crate) access_format: Option<String>,
+    /// `access.suppress_path[]`
+    pub(crate) access_suppress_paths: Vec<String>,
+    /// `request_*_timeout`, `slowlog`
+    pub(crate) time_limits: TimeLimits,
+    /// `rlimit_files`, `rlimit_core`
+    pub(crate) rlimits: ResourceLimits,
+    /// `process.priority`
+    pub(crate) priority: Option<i32>,
+    /// `process.dumpable`
+    pub(crate) dumpable: bool,
+    /// `chroot`
+    pub(crate) chroot: Option<PathBuf>,
+    /// `chdir`
+    pub(crate) chdir: Option<PathBuf>,
+    /// `apparmor_hat`
+    pub(crate) apparmor_hat: Option<String>,
+    /// `catch_workers_output`
+    pub(crate) catch_workers_output: bool,
+    /// `decorate_workers_output`
+    pub(crate) decorate_workers_output: bool,
+    /// `clear_env`
+    pub(crate) clear_env: bool,
+    /// `env[NAME]`, in order.
+    pub(crate) env: Vec<(String, String)>,
+    /// `security.limit_extensions`; empty allows all.
+    pub(crate) limit_extensions: Vec<String>,
+    /// `php_value[]`, `php_flag[]`, `php_admin_value[]`, `php_admin_flag[]`, in order.
+    pub(crate) ini_settings: Vec<IniSetting>,
+    /// PHP's own settings as the command line gives them.
+    pub(crate) ini: IniConfig,
+    /// Leaves `pcntl_*` and `chroot` on where Debian's php-fpm has none.
+    pub(crate) pcntl: bool,
+    /// Limits on what clients may ask for.
+    pub(crate) limits: Limits,
+}
+
+/// One address to listen at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ListenAddress {
+    /// A TCP socket.
+    Tcp(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// A user or group as configured: `www-data`, or `33`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Name {
+    /// To be looked up.
+    Name(String),
+    /// A number as it is.
+    Id(u32),
+}
+
+/// Directives of listening sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SocketOptions {
+    /// `listen.backlog`; -1 leaves it to the kernel.
+    pub(crate) backlog: i32,
+    /// `listen.owner` (of a Unix socket)
+    pub(crate) owner: Option<Name>,
+    /// `listen.group`
+    pub(crate) group: Option<Name>,
+    /// `listen.mode`: permission bits.
+    pub(crate) mode: u32,
+    /// `listen.acl_users`; when it or the next is given, owner and group are not used.
+    pub(crate) acl_users: Vec<String>,
+    /// `listen.acl_groups`
+    pub(crate) acl_groups: Vec<String>,
+    /// `listen.allowed_clients` (of a TCP socket); empty allows all.
+    pub(crate) allowed_clients: Vec<IpAddr>,
+}
+
+/// `pm`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ProcessManager {
+    /// `static`
+    Static,
+    /// `dynamic`
+    Dynamic {
+        /// `pm.start_servers`
+        start_servers: u32,
+        /// `pm.min_spare_servers`
+        min_spare_servers: u32,
+        /// `pm.max_spare_servers`
+        max_spare_servers: u32,
+        /// `pm.max_spawn_rate`
+        max_spawn_rate: u32,
+    },
+    /// `ondemand`
+    OnDemand {
+        /// `pm.process_idle_timeout`
+        process_idle_timeout: Duration,
+    },
+}
+
+/// Status and ping pages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StatusConfig {
+    /// `pm.status_path`
+    pub(crate) path: Option<String>,
+    /// `pm.status_listen`
+    pub(crate) listen: Option<ListenAddress>,
+    /// `ping.path`
+    pub(crate) ping_path: Option<String>,
+    /// `ping.response`; none means `pong`.
+    pub(crate) ping_response: Option<String>,
+}
+
+/// How long requests may take, and what happens then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TimeLimits {
+    /// `request_terminate_timeout`; none for no limit.
+    pub(crate) terminate: Option<Duration>,
+    /// `request_terminate_timeout_track_finished`: it counts after `fastcgi_finish_request()` too.
+    pub(crate) track_finished: bool,
+    /// `request_slowlog_timeout`; none for no slow log.
+    pub(crate) slowlog: Option<Duration>,
+    /// `request_slowlog_trace_depth`: frames of a backtrace at most.
+    pub(crate) slowlog_trace_depth: u32,
+    /// `slowlog`: the file.
+    pub(crate) slowlog_file: Option<PathBuf>,
+}
+
+/// `rlimit_files` and `rlimit_core`; none leaves what is inherited.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResourceLimits {
+    /// Open descriptors.
+    pub(crate) files: Option<u64>,
+    /// Bytes of a core file; `u64::MAX` for `unlimited`.
+    pub(crate) core: Option<u64>,
+}
+
+/// One `php_value[name]` or the like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IniSetting {
+    /// The setting's name.
+    pub(crate) name: String,
+    /// Its value, as in php.ini.
+    pub(crate) value: String,
+    /// Who may change it.
+    pub(crate) mode: IniMode,
+}
+
+/// Whether scripts may change a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum IniMode {
+    /// `php_value`, `php_flag`
+    User,
+    /// `php_admin_value`, `php_admin_flag`
+    Admin,
+}
+
+/// Which php.ini is read, and what is put on top of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IniConfig {
+    /// `-c`: a php.ini file, or the directory that holds one.
+    pub(crate) path: Option<PathBuf>,
+    /// `-n`: no php.ini at all.
+    pub(crate) no_ini: bool,
+    /// `-d name=value`, in order; they win over php.ini.
+    pub(crate) defines: Vec<(String, String)>,
+}
+
+/// Limits on clients; each has a command line option of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Bytes of FCGI_PARAMS content in one request.
+    pub(crate) params_size: usize,
+    /// Number of name-value pairs in one request.
+    pub(crate) params_count: usize,
+    /// A body up to this many bytes is complete in memory before a worker is taken; a bigger one is streamed.
+    pub(crate) body_buffer: usize,
+    /// Open connections of the pool.
+    pub(crate) connections: u32,
+    /// Requests of the pool that wait for a worker; one more is answered FCGI_OVERLOADED.
+    pub(crate) queue: u32,
+    /// Requests that may be open at once on one connection.
+    pub(crate) requests_per_connection: u32,
+    /// Time from the first byte of a request to the end of its params (and of a body that is held in memory).
+    pub(crate) request_header_timeout: Duration,
+    /// Response bytes that may wait for a slow client before the script has to wait too.
+    pub(crate) output_buffer: usize,
+}
+
+impl PoolConfig {
+    /// A pool with php-fpm's defaults, as far as it has any.
+    pub(crate) fn new(name: String, listen: Vec<ListenAddress>, max_children: u32) -> Self {
+        Self {
+            name,
+            listen,
+            socket: SocketOptions::default(),
+            user: None,
+            group: None,
+            pm: ProcessManager::Static,
+            max_children,
+            max_requests: 0,
+            queue_timeout: None,
+            status: StatusConfig::default(),
+            access_log: None,
+            access_format: None,
+            access_suppress_paths: Vec::new(),
+            time_limits: TimeLimits {
+                slowlog_trace_depth: 20,
+                ..TimeLimits::default()
+            },
+            rlimits: ResourceLimits::default(),
+            priority: None,
+            dumpable: false,
+            chroot: None,
+            chdir: None,
+            apparmor_hat: None,
+            catch_workers_output: false,
+            decorate_workers_output: true,
+            clear_env: true,
+            env: Vec::new(),
+            limit_extensions: vec![".php".to_owned(), ".phar".to_owned()],
+            ini_settings: Vec::new(),
+            ini: IniConfig::default(),
+            pcntl: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 511,
+            owner: None,
+            group: None,
+            mode: 0o660,
+            acl_users: Vec::new(),
+            acl_groups: Vec::new(),
+            allowed_clients: Vec::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            params_size: 1 << 20,
+            params_count: 10_000,
+            body_buffer: 1 << 20,
+            connections: 20_000,
+            queue: 4096,
+            requests_per_connection: 128,
+            request_header_timeout: Duration::from_secs(60),
+            output_buffer: 256 << 10,
+        }
+    }
+}
