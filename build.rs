@@ -28,6 +28,7 @@ const SOURCES: &[&str] = &[
     "csrc/module.c",
     "csrc/backtrace.c",
     "csrc/body.c",
+    "csrc/memory.c",
     "csrc/timeout.c",
 ];
 

@@ -1,6 +1,5 @@
 /* The SAPI module: its slots, and PHP's start and end in this process. Policy is Rust's. */
 #include <fcntl.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <pwd.h>
 #include <stdlib.h>
@@ -335,14 +334,6 @@ void fe_php_clear_environment(void)
 		setenv("USER", user->pw_name, 1);
 		setenv("HOME", user->pw_dir, 1);
 	}
-}
-
-/* Keeps up to a megabyte of freed memory: else a body of 100 KB is memory that the kernel clears and hands out anew for
- * each request. */
-void fe_php_keep_memory(void)
-{
-	mallopt(M_MMAP_THRESHOLD, 2 * 1024 * 1024);
-	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 }
 
 int fe_php_module_startup(const fe_php_startup *startup)

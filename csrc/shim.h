@@ -114,6 +114,7 @@ void fe_php_thread_detach(void);
 void fe_php_after_fork(unsigned int first_descriptor);
 void fe_php_clear_environment(void);
 void fe_php_keep_memory(void);
+void fe_php_release_memory(void);
 void fe_php_disable_process_functions(void);
 void fe_php_foreign_thread(void);
 fe_php_cgi_settings fe_php_read_cgi_settings(void);

@@ -18,6 +18,7 @@ mod fastcgi;
 mod faults;
 mod frontends;
 mod isolation;
+mod memory;
 mod opcache;
 mod processes;
 mod regression;

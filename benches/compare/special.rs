@@ -209,7 +209,9 @@ pub(crate) fn memory(scripts: &Scripts, options: &Options) -> Result<Vec<Row>, S
     let pages = if options.quick { "200" } else { "1000" };
     let measure = |server: &Contestant| {
         let mut arguments = arguments.clone();
-        arguments.extend(owned(&["-n", pages, "-c", "32", "--timeout", "60"]));
+        // Their memory is that of workers that are warm and wait: fe-php's give some back after five seconds.
+        let load = ["-n", pages, "-c", "32", "--timeout", "60", "--settle", "8"];
+        arguments.extend(owned(&load));
         let mut row = Row::new(&server.name);
         match bench(server, &script, &arguments).and_then(|report| sample(&report)) {
             Ok(sample) => row.samples.push(sample),

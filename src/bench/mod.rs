@@ -106,7 +106,7 @@ fn measure(plan: &Plan) -> Result<Report, String> {
     let server = match (plan.pid, &before) {
         (Some(pid), Some(before)) => {
             // What a server does after an answer belongs to the request.
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5) + plan.settle);
             let after = Snapshot::take(pid)?;
             Some(ServerReport::new(before, &after, stats.answered()))
         }

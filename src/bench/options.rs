@@ -71,6 +71,9 @@ pub(crate) struct Options {
     /// Report the CPU time, memory (PSS), threads and descriptors of this process and all its descendants.
     #[arg(short, long, value_name = "PID", help_heading = "Report", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
+    /// Leave the server alone for this time before its figures are taken, for what it does when it is idle.
+    #[arg(long, value_name = "SECONDS", requires = "pid", help_heading = "Report", value_parser = parse_seconds)]
+    settle: Option<Duration>,
 }
 
 /// How connections are used.
@@ -146,6 +149,8 @@ pub(super) struct Plan {
     pub(super) duration: Option<Duration>,
     pub(super) rate: Option<f64>,
     pub(super) warm_up: u64,
+    /// How long the server is left alone before its figures are taken.
+    pub(super) settle: Duration,
     pub(super) timeout: Duration,
     pub(super) keep_alive: bool,
     pub(super) idle: usize,
@@ -203,6 +208,7 @@ impl Options {
             duration: self.duration,
             rate: self.rate,
             warm_up: self.warm_up,
+            settle: self.settle.unwrap_or_default(),
             timeout: self.timeout,
             keep_alive,
             idle: self.connection.idle as usize,

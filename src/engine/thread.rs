@@ -81,6 +81,12 @@ impl PhpThread {
         }
     }
 
+    /// Gives the memory back that PHP keeps for this thread's next request; between requests only.
+    pub(crate) fn release_memory(&mut self) {
+        // SAFETY: this thread is PHP's, and no request runs on it, for `execute` would hold `self`.
+        unsafe { ffi::fe_php_release_memory() };
+    }
+
     fn new(kind: Kind, engine: &Arc<Engine>) -> Self {
         // SAFETY: this thread has PHP's state, whose addresses the shim remembers until `drop`.
         let watched = unsafe { ffi::fe_php_watch_this_thread() };

@@ -35,7 +35,7 @@ use super::exchange::Exchange;
 use super::job::Home;
 use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
-use super::watch::Watch;
+use super::watch::{Call, Watch};
 use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child, request_takes_long};
 use crate::log;
 use crate::scoreboard::Slot;
@@ -56,6 +56,8 @@ pub(crate) struct Seat {
     wake: Arc<OwnedFd>,
     /// The helper drives the reactor.
     driving: AtomicBool,
+    /// The PHP thread, which is idle, is to give memory back.
+    release: AtomicBool,
 }
 
 impl Seat {
@@ -65,6 +67,7 @@ impl Seat {
             watch,
             wake,
             driving: AtomicBool::new(false),
+            release: AtomicBool::new(false),
         })
     }
 
@@ -81,7 +84,16 @@ impl Seat {
     }
 
     fn help(&self) {
-        while let Some(sequence) = self.watch.next_long() {
+        loop {
+            let sequence = match self.watch.next_call() {
+                Call::Long(sequence) => sequence,
+                Call::Idle => {
+                    self.release.store(true, Ordering::SeqCst);
+                    wake(&self.wake);
+                    continue;
+                }
+                Call::Stop => return,
+            };
             request_takes_long();
             // Whoever has it is done with that request.
             let Some(mut reactor) = self.reactor.try_lock() else {
@@ -123,6 +135,9 @@ impl Seat {
                     }
                     self.watch.rest(&pulse);
                     reactor.turn(None);
+                    if self.release.swap(false, Ordering::SeqCst) {
+                        php.release_memory();
+                    }
                 }
             };
             slot.request_started();

@@ -1,4 +1,4 @@
-//! How the helper thread of a PHP thread learns that a request takes long.
+//! How the helper thread of a PHP thread learns that a request takes long, or that none has come for long.
 //!
 //! Most requests are over before anybody could help, so watching them must cost next to nothing:
 //!
@@ -35,6 +35,8 @@ const GLANCE: Duration = Duration::from_millis(2);
 const GLANCE_ALONE: Duration = Duration::from_millis(5);
 /// Requests that begin sooner than this after the one before follow each other closely.
 const CLOSE: Duration = Duration::from_millis(1);
+/// A PHP thread without a request for this time is idle: it gives memory back.
+const IDLE: Duration = Duration::from_secs(5);
 /// So many requests between two looks are much; fewer than that, so many times in a row, are little.
 const MUCH: u64 = 2;
 const QUIET_LOOKS: u32 = 2;
@@ -53,7 +55,20 @@ pub(super) struct Watch {
     glancing: AtomicBool,
     alone: AtomicBool,
     urgent: AtomicBool,
+    /// The helper has found the PHP thread idle, and sleeps until a request begins.
+    idle: AtomicBool,
     stop: AtomicBool,
+}
+
+/// What the helper is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// This request takes long.
+    Long(u64),
+    /// There has been none for some seconds.
+    Idle,
+    /// The PHP thread has ended.
+    Stop,
 }
 
 /// The PHP thread's own part.
@@ -73,6 +88,7 @@ impl Watch {
             glancing: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         })
     }
@@ -94,6 +110,10 @@ impl Watch {
         if !self.glancing.load(Ordering::SeqCst) && self.armed.load(Ordering::SeqCst) == 0 {
             self.armed.store(sequence, Ordering::SeqCst);
             self.set(LONG);
+        }
+        if self.idle.load(Ordering::Relaxed) {
+            // So that it notices when we are idle again.
+            self.set(Duration::from_nanos(1));
         }
     }
 
@@ -122,21 +142,27 @@ impl Watch {
         self.set(Duration::from_nanos(1));
     }
 
-    /// The helper waits here until a request has run for long, which it answers, or `None` at the end.
-    pub(super) fn next_long(&self) -> Option<u64> {
-        let mut seen = 0;
+    /// The helper waits here until there is something for it to do.
+    pub(super) fn next_call(&self) -> Call {
         let mut last = self.sequence.load(Ordering::SeqCst);
+        // A request that has been called long already is not one that two looks have seen.
+        let mut seen = if last % 2 == 0 { last } else { 0 };
         let mut quiet = 0;
         loop {
-            self.wait();
+            let rang = self.wait();
             if self.stop.load(Ordering::SeqCst) {
-                return None;
+                return Call::Stop;
             }
+            let was_idle = self.idle.swap(false, Ordering::SeqCst);
             let armed = self.armed.swap(0, Ordering::SeqCst);
             let sequence = self.sequence.load(Ordering::SeqCst);
             let runs = sequence % 2 == 1;
             if runs && (sequence == seen || sequence == armed || self.is_urgent()) {
-                return Some(sequence);
+                return Call::Long(sequence);
+            }
+            if !rang && !was_idle && !runs && sequence == seen && !self.is_glancing() {
+                self.idle.store(true, Ordering::SeqCst);
+                return Call::Idle;
             }
             seen = sequence;
             quiet = if sequence - last < 2 * MUCH {
@@ -163,22 +189,35 @@ impl Watch {
         self.urgent.swap(false, Ordering::SeqCst)
     }
 
-    fn wait(&self) {
+    fn is_glancing(&self) -> bool {
+        self.glancing.load(Ordering::SeqCst)
+    }
+
+    /// Whether the timer has rung; else time was up.
+    fn wait(&self) -> bool {
         let glance = if self.alone.load(Ordering::Relaxed) {
             GLANCE_ALONE
         } else {
             GLANCE
         };
-        let timeout = self.glancing.load(Ordering::SeqCst).then(|| Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(glance.subsec_nanos()),
+        let timeout = if self.is_glancing() {
+            Some(glance)
+        } else if self.idle.load(Ordering::SeqCst) {
+            None
+        } else {
+            Some(IDLE)
+        };
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
         });
         let mut fds = [PollFd::new(&self.timer, PollFlags::IN)];
         // A wait that fails or is interrupted makes us look once more.
-        let _ = poll(&mut fds, timeout.as_ref());
+        let rang = !matches!(poll(&mut fds, timeout.as_ref()), Ok(0));
         let mut count = [0; 8];
         // It fails when the timer was taken back in this very moment, or has not rung.
         let _ = read(&self.timer, &mut count);
+        rang
     }
 
     fn set(&self, after: Duration) {
