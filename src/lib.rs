@@ -36,6 +36,7 @@ mod config;
 mod descriptor;
 #[allow(unsafe_code)]
 mod engine;
+mod errno;
 #[doc(hidden)]
 pub mod fastcgi;
 mod log;
@@ -47,6 +48,7 @@ mod scoreboard;
 mod server;
 #[allow(unsafe_code)]
 mod supervisor;
+mod users;
 #[allow(unsafe_code)]
 mod zygote;
 
