@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
@@ -54,14 +54,29 @@ pub(crate) fn high_room() -> usize {
     above - OWN.min(above / 2)
 }
 
-/// The lowest number that [`high_fd`] gives out. Asked of the system once: the supervisor raises the limit before anything else, and processes inherit it.
+/// The lowest number that [`high_fd`] gives out. Asked of the system once: the supervisor raises the limit before anything
+/// else, and processes inherit it.
 pub(crate) fn first_high() -> RawFd {
-    static BASE: OnceLock<RawFd> = OnceLock::new();
-    *BASE.get_or_init(|| {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        RawFd::try_from(limit / 2).unwrap_or(RawFd::MAX).min(HIGH)
-    })
+    match BASE.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            let base = RawFd::try_from(limit / 2).unwrap_or(RawFd::MAX).min(HIGH);
+            BASE.store(base, Ordering::Relaxed);
+            base
+        }
+        base => base,
+    }
 }
+
+/// To be called after this process has changed its limit on descriptors. Those that are open keep their numbers, even above
+/// the limit.
+pub(crate) fn limit_has_changed() {
+    BASE.store(UNKNOWN, Ordering::Relaxed);
+}
+
+static BASE: AtomicI32 = AtomicI32::new(UNKNOWN);
+
+const UNKNOWN: RawFd = -1;
 
 const HIGH: RawFd = 4096;
 

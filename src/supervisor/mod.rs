@@ -11,6 +11,7 @@
 //! Whatever way it ends, socket files are gone afterwards: it removes them itself, and when it is killed, its pool
 //! processes do.
 
+pub(crate) mod limits;
 pub(crate) mod messages;
 mod pool;
 #[allow(unsafe_code)]
