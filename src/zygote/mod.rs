@@ -15,6 +15,7 @@
 //! ```
 
 mod fork;
+mod privileges;
 mod worker;
 
 use std::collections::HashMap;
