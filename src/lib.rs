@@ -41,6 +41,7 @@ mod errno;
 pub mod fastcgi;
 mod log;
 mod php;
+mod pm;
 #[doc(hidden)]
 pub mod request;
 #[allow(unsafe_code)]
