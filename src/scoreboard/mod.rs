@@ -177,6 +177,31 @@ impl Scoreboard {
         })
     }
 
+    /// Requests of the pool that wait for a worker.
+    pub(crate) fn queued(&self) -> u32 {
+        load(&self.header().queued)
+    }
+
+    /// What the worker process `pid` does; none if it has no slot.
+    pub(crate) fn process(&self, pid: u32) -> Option<ProcessView> {
+        let cells = self
+            .used_cells()
+            .iter()
+            .find(|cells| cells.pid.load(Ordering::Acquire) == pid)?;
+        Some(ProcessView {
+            serving: cells.state.load(Ordering::Relaxed) == State::Serving as u32,
+            running: cells.running.load(Ordering::Relaxed),
+            requests: cells.requests.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Counts that `pm.max_children` has kept the pool from growing.
+    pub(crate) fn count_max_children_reached(&self) {
+        self.header()
+            .max_children_reached
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether no process has a slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.used_cells()
@@ -285,6 +310,17 @@ impl fmt::Debug for Scoreboard {
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }
+}
+
+/// One worker process at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessView {
+    /// It takes requests.
+    pub(crate) serving: bool,
+    /// Requests that it runs.
+    pub(crate) running: u32,
+    /// Requests that it has run.
+    pub(crate) requests: u64,
 }
 
 /// A worker process's own slot; cheap to clone, usable from all its threads.
@@ -509,6 +545,7 @@ struct Header {
     restarts: AtomicU64,
     lost_requests: AtomicU64,
     lost_connections: AtomicU64,
+    max_children_reached: AtomicU64,
     /// Totals of released slots.
     past_requests: AtomicU64,
     past_accepted: AtomicU64,

@@ -24,7 +24,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -39,19 +39,23 @@ use super::watch::{Call, Watch};
 use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child, request_takes_long};
 use crate::log;
 use crate::scoreboard::Slot;
+use crate::zygote::{Reports, WorkerMessage};
 
 /// What every PHP thread needs to know of the pool.
 pub(crate) struct Pool<'a> {
     pub(crate) slot: &'a Slot,
     pub(crate) settings: &'a ScriptSettings,
-    /// Called when OPcache waits to restart, on ZTS.
-    pub(crate) on_restart_pending: &'a (dyn Fn() + Sync),
+    /// `pm.max_requests`, for all PHP threads of this process together; 0 for no limit.
+    pub(crate) max_requests: u64,
+    /// Requests that they have run.
+    pub(crate) requests: AtomicU64,
 }
 
 /// One PHP thread's sockets, and what its helper shares with it.
 pub(crate) struct Seat {
     reactor: Mutex<Reactor>,
     watch: Arc<Watch>,
+    reports: Arc<Reports>,
     /// Interrupts whoever waits in the reactor.
     wake: Arc<OwnedFd>,
     /// The helper drives the reactor.
@@ -61,10 +65,16 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(reactor: Reactor, watch: Arc<Watch>, wake: Arc<OwnedFd>) -> Arc<Self> {
+    pub(crate) fn new(
+        reactor: Reactor,
+        watch: Arc<Watch>,
+        wake: Arc<OwnedFd>,
+        reports: Arc<Reports>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             reactor: Mutex::new(reactor),
             watch,
+            reports,
             wake,
             driving: AtomicBool::new(false),
             release: AtomicBool::new(false),
@@ -101,8 +111,13 @@ impl Seat {
             };
             self.driving.store(true, Ordering::SeqCst);
             reactor.start_ticking();
+            let mut told = false;
             while self.watch.runs(sequence) {
-                reactor.become_busy();
+                let all_busy = reactor.become_busy();
+                if all_busy && !told {
+                    self.reports.send(WorkerMessage::AllBusy);
+                }
+                told = all_busy;
                 reactor.hand_over_ready();
                 reactor.turn(Some(TICK));
             }
@@ -158,8 +173,31 @@ impl Seat {
             slot.request_finished();
             finished = done.go_home();
             if cfg!(php_zts) && opcache.is_pending(php) {
-                (pool.on_restart_pending)();
+                self.reports.send(WorkerMessage::OpcacheRestartPending);
             }
+            if pool.max_requests > 0 {
+                self.count_request(pool);
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Makes this process end when it has run enough requests; on ZTS its whole generation is replaced, since two processes of
+    /// threads cannot share an OPcache.
+    fn count_request(&self, pool: &Pool<'_>) {
+        let requests = pool.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if requests < pool.max_requests {
+            return;
+        }
+        if cfg!(php_zts) {
+            // Again now and then, in case it was not heard.
+            if requests % pool.max_requests == 0 {
+                self.reports.send(WorkerMessage::MaxRequests);
+            }
+        } else if requests == pool.max_requests {
+            self.reports.send(WorkerMessage::Leaving);
+            self.reactor.lock().leave();
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::SIGQUIT;
@@ -10,7 +11,7 @@ use signal_hook::consts::SIGQUIT;
 use crate::descriptor::{first_high, high_fd};
 use crate::engine::{Engine, PhpThread, is_zts};
 use crate::log;
-use crate::zygote::{WorkerMessage, WorkerProcess};
+use crate::zygote::WorkerProcess;
 
 mod body;
 mod connection;
@@ -71,6 +72,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         ..
     } = worker;
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
+    let reports = Arc::new(reports);
     let mut seats = Vec::new();
     for _ in 0..threads {
         let wake = Arc::new(high_fd(eventfd(
@@ -95,12 +97,18 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             queue: queue.clone(),
             before_waiting,
         })?;
-        seats.push(driver::Seat::new(reactor, watch, wake));
+        seats.push(driver::Seat::new(
+            reactor,
+            watch,
+            wake,
+            Arc::clone(&reports),
+        ));
     }
     let pool = driver::Pool {
         slot: &slot,
         settings: &settings,
-        on_restart_pending: &|| reports.send(WorkerMessage::OpcacheRestartPending),
+        max_requests: u64::from(config.max_requests) * u64::from(threads),
+        requests: AtomicU64::new(0),
     };
     if is_zts() {
         return Ok(driver::run_threads(&seats, &engine, &pool));

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::sockets::SocketFile;
-use crate::config::PoolConfig;
+use crate::config::{PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
 use crate::log::Level;
 
@@ -37,7 +37,7 @@ pub(crate) struct Start {
     pub(crate) config: PoolConfig,
     /// Counts the pool processes of this pool.
     pub(crate) generation: u32,
-    /// Worker processes to keep.
+    /// Worker processes at most: `pm.max_children` on NTS, one on ZTS.
     pub(crate) processes: u32,
     /// PHP workers in each.
     pub(crate) threads: u32,
@@ -49,6 +49,17 @@ pub(crate) struct Start {
     pub(crate) listeners: usize,
     /// Files to remove if the supervisor has been killed.
     pub(crate) socket_files: Vec<SocketFile>,
+}
+
+impl Start {
+    /// How many worker processes there are to be. With ZTS there is one, which has all threads from the start: threads that
+    /// have nothing to do cost little.
+    pub(crate) fn process_manager(&self) -> ProcessManager {
+        match (&self.config.pm, self.threads > 1) {
+            (ProcessManager::Dynamic { .. }, true) => ProcessManager::Static,
+            (pm, _) => pm.clone(),
+        }
+    }
 }
 
 /// What a pool process tells the supervisor.
@@ -75,6 +86,8 @@ pub(crate) enum ReplaceReason {
     OpcacheRestartPending,
     /// SIGUSR2.
     Reload,
+    /// Its worker process has run as many requests as `pm.max_requests` allows (ZTS).
+    MaxRequests,
 }
 
 impl std::fmt::Display for ReplaceReason {
@@ -82,6 +95,7 @@ impl std::fmt::Display for ReplaceReason {
         f.write_str(match self {
             Self::OpcacheRestartPending => "OPcache restart pending",
             Self::Reload => "reload",
+            Self::MaxRequests => "pm.max_requests reached",
         })
     }
 }

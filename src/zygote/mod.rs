@@ -14,11 +14,11 @@
 //!                                           Draining ─► Stopping ─► all reaped: exit
 //! ```
 
+mod children;
 mod fork;
 mod privileges;
 mod worker;
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -30,10 +30,12 @@ use rustix::process::{Pid, Signal, getpid};
 
 pub(crate) use self::worker::{DrainSignal, Handover, Reports, WorkerMessage, WorkerProcess};
 
+use self::children::{Burial, Children};
 use self::fork::{Forked, SignalQueue};
 use crate::config::PoolConfig;
 use crate::descriptor::{high_fd, reserve_low};
 use crate::log;
+use crate::pm::Manager;
 use crate::scoreboard::{Lost, Scoreboard};
 use crate::supervisor::messages::{
     Channel, FromPool, MessageError, Received, ReplaceReason, Start, ToPool, retry,
@@ -78,22 +80,23 @@ struct PoolProcess<E> {
     listeners: Vec<OwnedFd>,
     handover: Handover,
     scoreboard: Arc<Scoreboard>,
-    children: HashMap<Pid, Child>,
+    children: Children,
+    /// When the process manager looks at the pool again.
+    tick_at: Instant,
+    /// A worker process has said that requests wait while all are busy.
+    in_demand: bool,
     /// Whether worker processes of this generation all serve, or did once.
     ready: bool,
     /// Worker processes in a row that died young without having had a request to blame.
     early_deaths: u32,
+    /// Worker processes that are forked next take the place of others that died.
+    replacing: u32,
     /// When to fork again after too many of those.
     fork_at: Option<Instant>,
     /// When the supervisor was last asked to replace this generation.
     replacement_asked: Option<Instant>,
     /// Whether the supervisor is known to be dead.
     orphaned: bool,
-}
-
-struct Child {
-    started: Instant,
-    serving: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +146,11 @@ impl<E> PoolProcess<E> {
             }
         };
         drop(scripts_own);
+        let manager = Manager::new(start.process_manager(), start.processes);
         Ok(Some(Self {
+            children: Children::new(&start.config.name, manager),
+            tick_at: Instant::now() + TICK,
+            in_demand: false,
             start,
             pid: getpid(),
             engine,
@@ -157,9 +164,9 @@ impl<E> PoolProcess<E> {
             listeners: descriptors,
             handover,
             scoreboard,
-            children: HashMap::new(),
             ready: false,
             early_deaths: 0,
+            replacing: 0,
             fork_at: None,
             replacement_asked: None,
             orphaned: false,
@@ -185,11 +192,12 @@ impl<E> PoolProcess<E> {
                 self.tell_supervisor(&FromPool::StartFailed { text });
                 self.stop();
             }
-            self.wait();
+            let waits = self.wait();
             self.handle_signals();
             self.handle_reports();
             self.handle_control();
             self.kill_late();
+            self.manage(waits);
         }
         if self.orphaned {
             // The supervisor was killed, so it could not do this itself.
@@ -242,11 +250,12 @@ impl<E> PoolProcess<E> {
         })
     }
 
-    /// Waits until there is something to do.
-    fn wait(&self) {
+    /// Waits until there is something to do; says whether a connection waits for a worker process to be forked.
+    fn wait(&self) -> bool {
+        let tick = (self.state == State::Running && self.children.ticks()).then_some(self.tick_at);
         let deadline = match self.state {
             State::Stopping { kill_at } => Some(kill_at),
-            State::Running => self.fork_at,
+            State::Running => self.fork_at.into_iter().chain(tick).min(),
             State::Draining => None,
         };
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -259,8 +268,47 @@ impl<E> PoolProcess<E> {
             // Once the supervisor is gone, it is readable for ever.
             fds.push(PollFd::new(&self.control, PollFlags::IN));
         }
+        let own = fds.len();
+        if self.watches_connections() {
+            fds.push(PollFd::new(&self.handover.receive, PollFlags::IN));
+            fds.extend(
+                self.listeners
+                    .iter()
+                    .map(|listener| PollFd::new(listener, PollFlags::IN)),
+            );
+        }
         // An interrupted or failed wait only makes us look at everything once more.
         let _ = poll(&mut fds, timeout.as_ref());
+        fds[own..].iter().any(|fd| !fd.revents().is_empty())
+    }
+
+    /// Whether a connection that comes now is to be answered by a fork, since nobody is idle.
+    fn watches_connections(&self) -> bool {
+        self.state == State::Running
+            && self.ready
+            && self.fork_at.is_none()
+            && (self.in_demand || self.children.is_empty())
+            && self.children.may_grow()
+            && self.scoreboard.idle_workers() == 0
+    }
+
+    /// Grows and shrinks the pool.
+    fn manage(&mut self, connection_waits: bool) {
+        if self.state != State::Running || !self.ready {
+            return;
+        }
+        let queued = self.scoreboard.queued();
+        if self.scoreboard.idle_workers() > 0 {
+            self.in_demand = false;
+        } else if connection_waits || (self.in_demand && queued > 0) {
+            self.children
+                .on_demand(&self.scoreboard, queued.max(u32::from(connection_waits)));
+        }
+        let now = Instant::now();
+        if self.tick_at <= now {
+            self.tick_at = now + TICK;
+            self.children.tick(&self.scoreboard);
+        }
     }
 
     fn handle_signals(&mut self) {
@@ -283,15 +331,22 @@ impl<E> PoolProcess<E> {
     fn handle_reports(&mut self) {
         let messages = worker::read_reports(&self.reports).unwrap_or_default();
         for (pid, message) in messages {
-            let child = Pid::from_raw(pid).and_then(|pid| self.children.get_mut(&pid));
-            match (message, child) {
-                (WorkerMessage::Serving, Some(child)) => child.serving = true,
-                (WorkerMessage::OpcacheRestartPending, _) => self.ask_for_replacement(),
-                (WorkerMessage::Serving, None) => {}
+            match (message, Pid::from_raw(pid)) {
+                (WorkerMessage::Serving, Some(pid)) => self.children.serves(pid),
+                (WorkerMessage::Leaving, Some(pid)) => {
+                    self.replacing += u32::from(self.children.leaves(pid));
+                }
+                (WorkerMessage::AllBusy, _) => self.in_demand = true,
+                (WorkerMessage::OpcacheRestartPending, _) => {
+                    self.ask_for_replacement(ReplaceReason::OpcacheRestartPending);
+                }
+                (WorkerMessage::MaxRequests, _) => {
+                    self.ask_for_replacement(ReplaceReason::MaxRequests);
+                }
+                (WorkerMessage::Serving | WorkerMessage::Leaving, None) => {}
             }
         }
-        let serving = self.children.values().filter(|child| child.serving).count();
-        if !self.ready && self.state == State::Running && serving >= self.start.processes as usize {
+        if !self.ready && self.state == State::Running && self.children.all_serve() {
             self.ready = true;
             self.tell_supervisor(&FromPool::Ready);
         }
@@ -322,11 +377,14 @@ impl<E> PoolProcess<E> {
             return None;
         }
         self.fork_at = None;
-        while self.state == State::Running && self.children.len() < self.start.processes as usize {
+        while self.state == State::Running && self.children.is_one_missing() {
             match fork::fork() {
                 Ok(Forked::Child) => return Some(Forked::Child),
                 Ok(Forked::Parent { child }) => {
-                    let level = if self.ready {
+                    // Replacements are worth a word, what the process manager does is not.
+                    let level = if self.replacing > 0 {
+                        self.replacing -= 1;
+                        self.scoreboard.count_restart();
                         log::Level::Notice
                     } else {
                         log::Level::Debug
@@ -335,16 +393,7 @@ impl<E> PoolProcess<E> {
                         level,
                         format_args!("[pool {}] child {child} started", self.name()),
                     );
-                    if self.ready {
-                        self.scoreboard.count_restart();
-                    }
-                    self.children.insert(
-                        child,
-                        Child {
-                            started: Instant::now(),
-                            serving: false,
-                        },
-                    );
+                    self.children.add(child);
                 }
                 Err(error) => {
                     log::error(format_args!(
@@ -365,29 +414,39 @@ impl<E> PoolProcess<E> {
                 .scoreboard
                 .release(pid.as_raw_nonzero().get().cast_unsigned());
             // Module startup may have left processes behind that are not ours to report.
-            if let Some(child) = self.children.remove(&pid) {
-                self.bury(pid, &child, exit, lost);
+            if let Some(burial) = self.children.remove(pid, exit) {
+                self.bury(pid, &burial, exit, lost);
             }
         }
     }
 
     /// Reports a death, as php-fpm's fpm_children_bury does.
-    fn bury(&mut self, pid: Pid, child: &Child, exit: Exit, lost: Option<Lost>) {
-        let lived = child.started.elapsed();
+    fn bury(&mut self, pid: Pid, burial: &Burial, exit: Exit, lost: Option<Lost>) {
+        let lived = burial.lived;
         let level = match self.state {
-            State::Stopping { .. } => log::Level::Debug,
-            _ if exit.is_clean() => log::Level::Notice,
-            _ => log::Level::Warning,
+            State::Stopping { .. } | State::Draining => log::Level::Debug,
+            State::Running if burial.was_retired => log::Level::Debug,
+            State::Running if exit.is_clean() => log::Level::Notice,
+            State::Running => log::Level::Warning,
+        };
+        let how = if burial.was_retired {
+            "has been killed by the process management".to_owned()
+        } else {
+            format!("exited {exit}")
         };
         log::write(
             level,
             format_args!(
-                "[pool {}] child {pid} exited {exit} after {}.{:06} seconds from start",
+                "[pool {}] child {pid} {how} after {}.{:06} seconds from start",
                 self.name(),
                 lived.as_secs(),
                 lived.subsec_micros()
             ),
         );
+        let is_replaced = !burial.was_retired && !burial.was_leaving;
+        if self.ready && self.state == State::Running && is_replaced {
+            self.replacing += 1;
+        }
         if self.is_stopping() {
             return;
         }
@@ -401,7 +460,7 @@ impl<E> PoolProcess<E> {
         if !exit.is_clean() {
             self.scoreboard.count_crash(lost);
         }
-        if (lived < EARLY || !child.serving) && lost.is_empty() && lost.requests == 0 {
+        if (lived < EARLY || !burial.served) && lost.is_empty() && lost.requests == 0 {
             self.early_deaths += 1;
             let patience = MAX_EARLY_DEATHS.max(2 * self.start.processes);
             if self.ready && self.early_deaths >= patience && self.state == State::Running {
@@ -450,21 +509,19 @@ impl<E> PoolProcess<E> {
     }
 
     fn signal_children(&self, signal: Signal) {
-        for pid in self.children.keys() {
-            kill(*pid, signal);
+        for pid in self.children.pids() {
+            kill(pid, signal);
         }
     }
 
     /// Asks for a successor, at most once a second however often worker processes do.
-    fn ask_for_replacement(&mut self) {
+    fn ask_for_replacement(&mut self, reason: ReplaceReason) {
         let recently = self
             .replacement_asked
             .is_some_and(|time| time.elapsed() < Duration::from_secs(1));
         if self.state == State::Running && !recently {
             self.replacement_asked = Some(Instant::now());
-            self.tell_supervisor(&FromPool::ReplaceMe {
-                reason: ReplaceReason::OpcacheRestartPending,
-            });
+            self.tell_supervisor(&FromPool::ReplaceMe { reason });
         }
     }
 
@@ -521,6 +578,9 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
         }
     }
 }
+
+/// How often the process manager looks at the pool, as php-fpm's.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What SIGTERM does not end within this time gets SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);

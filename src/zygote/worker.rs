@@ -116,6 +116,25 @@ pub(crate) enum WorkerMessage {
     Serving = 1,
     /// OPcache wants to restart and cannot while threads use it: the generation should be replaced.
     OpcacheRestartPending = 2,
+    /// All worker processes are busy, and a request may be waiting.
+    AllBusy = 3,
+    /// It has run as many requests as `pm.max_requests` allows, and exits when its connections have been passed on.
+    Leaving = 4,
+    /// The same, of a process that is replaced with its whole generation (ZTS).
+    MaxRequests = 5,
+}
+
+impl WorkerMessage {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Serving,
+            2 => Self::OpcacheRestartPending,
+            3 => Self::AllBusy,
+            4 => Self::Leaving,
+            5 => Self::MaxRequests,
+            _ => return None,
+        })
+    }
 }
 
 /// Reads what worker processes have sent: their pid, and what they said.
@@ -130,11 +149,9 @@ pub(super) fn read_reports(pipe: &OwnedFd) -> io::Result<Vec<(i32, WorkerMessage
         };
         for message in bytes[..length].chunks_exact(MESSAGE) {
             let pid = i32::from_ne_bytes([message[0], message[1], message[2], message[3]]);
-            match message[4] {
-                1 => messages.push((pid, WorkerMessage::Serving)),
-                2 => messages.push((pid, WorkerMessage::OpcacheRestartPending)),
-                // A script that found the descriptor wrote it.
-                _ => {}
+            // Anything else was written by a script that found the descriptor.
+            if let Some(message) = WorkerMessage::from_byte(message[4]) {
+                messages.push((pid, message));
             }
         }
     }

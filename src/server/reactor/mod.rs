@@ -212,8 +212,8 @@ impl Reactor {
         self.set_receiving(true);
     }
 
-    /// This process is busy, and so stays for a while.
-    pub(crate) fn become_busy(&mut self) {
+    /// This process is busy, and so stays for a while. Answers whether all others of the pool are busy too.
+    pub(crate) fn become_busy(&mut self) -> bool {
         // EPOLLEXCLUSIVE has woken nobody else for what was passed over: take it, so that it reaches a sibling.
         if std::mem::take(&mut self.passed_over) > 0 {
             self.receive();
@@ -222,7 +222,14 @@ impl Reactor {
             }
         }
         self.set_receiving(false);
-        self.set_accepting(self.sources.scoreboard.idle_workers() == 0);
+        let all_busy = self.sources.scoreboard.idle_workers() == 0;
+        self.set_accepting(all_busy);
+        all_busy
+    }
+
+    /// This process is to exit, as after SIGQUIT.
+    pub(crate) fn leave(&mut self) {
+        self.start_drain(Cause::Quit);
     }
 
     /// Whoever drives it from now on ticks a whole interval later.
