@@ -29,13 +29,22 @@
 //! and is sent what comes after; both are steps of one loop in the pool process, so none is missed.
 //!
 //! php-fpm ends its worker processes to make them reopen an access log. Here they go on.
+//!
+//! # Worker processes' own output
+//!
+//! As under php-fpm, standard output and standard error of worker processes are pipes if `catch_workers_output` is on
+//! ([`worker_pipes`], [`worker_output`]), else /dev/null; and what PHP says itself ([`PhpMessage`]) goes both to the web
+//! server and to the worker's standard error.
 
 mod error_log;
 mod file;
 mod line;
+mod php;
 #[allow(unsafe_code)]
 mod sys;
 mod syslog;
+mod worker_output;
+mod worker_pipes;
 
 use std::fmt;
 use std::io;
@@ -49,6 +58,9 @@ use crate::config::GlobalConfig;
 pub(crate) use error_log::{Heritage, LogError};
 pub(crate) use file::LogFile;
 pub(crate) use line::Errno;
+pub(crate) use php::PhpMessage;
+pub(crate) use worker_output::Source;
+pub(crate) use worker_pipes::{Pipes, WorkerPipes, WorkerStderr, to_null};
 
 use error_log::ErrorLog;
 use file::open;
@@ -152,7 +164,7 @@ pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {
     }
 }
 
-/// Writes lines that have their head already.
+/// Writes lines that have their head already, as [`WorkerPipes::read`] makes them.
 pub(crate) fn write_lines(level: Level, lines: &[u8]) {
     LOG.write_lines(level, lines);
 }
