@@ -36,6 +36,7 @@
 //! ([`worker_pipes`], [`worker_output`]), else /dev/null; and what PHP says itself ([`PhpMessage`]) goes both to the web
 //! server and to the worker's standard error.
 
+mod access;
 mod error_log;
 mod file;
 mod line;
@@ -55,6 +56,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::GlobalConfig;
 
+pub(crate) use access::{
+    AccessFormat, AccessLog, AccessLogError, AccessRecord, AccessWriter, CpuTime,
+    DEFAULT_ACCESS_FORMAT, open_access_log,
+};
 pub(crate) use error_log::{Heritage, LogError};
 pub(crate) use file::LogFile;
 pub(crate) use line::Errno;
