@@ -14,7 +14,6 @@ use serde::Serialize;
 use super::options::Plan;
 use super::processes::Snapshot;
 use super::stats::Stats;
-use crate::config::ListenAddress;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -148,10 +147,7 @@ impl Report {
             0.0
         };
         Self {
-            address: match &plan.address {
-                ListenAddress::Unix(path) => path.display().to_string(),
-                ListenAddress::Tcp(address) => address.to_string(),
-            },
+            address: plan.address.to_string(),
             connections: plan.connections,
             keep_alive: plan.keep_alive,
             rate: plan.rate,

@@ -42,6 +42,8 @@ pub(super) fn open(address: &ListenAddress) -> Result<Opened, Errno> {
             let result = connect(&socket, address);
             (socket, result)
         }
+        // The command line's addresses have been looked up.
+        ListenAddress::Inet(_) => return Err(Errno::AFNOSUPPORT),
     };
     match result {
         Ok(()) => Ok(Opened::Connected(socket)),
@@ -106,8 +108,8 @@ pub(super) fn check(address: &ListenAddress, timeout: Duration) -> Result<(), St
 /// Why no connection could be made, and what to do.
 pub(super) fn failure(address: &ListenAddress, error: Errno) -> String {
     let (place, permission) = match address {
-        ListenAddress::Unix(path) => (path.display().to_string(), "the socket's permissions"),
-        ListenAddress::Tcp(address) => (address.to_string(), "the firewall"),
+        ListenAddress::Unix(_) => (address.to_string(), "the socket's permissions"),
+        ListenAddress::Tcp(_) | ListenAddress::Inet(_) => (address.to_string(), "the firewall"),
     };
     let remedy = match error {
         Errno::CONNREFUSED | Errno::NOENT => "nobody listens there; is the server running?".to_owned(),

@@ -1,6 +1,6 @@
 //! What concerns one pool: its section of php-fpm.conf.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,8 +75,22 @@ pub(crate) struct PoolConfig {
 pub(crate) enum ListenAddress {
     /// A TCP socket.
     Tcp(SocketAddr),
+    /// A TCP socket as php-fpm.conf has it: `host:port`, `[address]:port` or `port`. Looked up when it is bound.
+    Inet(String),
     /// A Unix stream socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// What `listen` of php-fpm.conf means: TCP if there is a colon, or if there is nothing but digits. A path is
+    /// absolute already, by the rules for prefixes.
+    pub(crate) fn from_directive(text: &str) -> Self {
+        if text.contains(':') || text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Self::Inet(text.to_owned())
+        } else {
+            Self::Unix(text.into())
+        }
+    }
 }
 
 /// A user or group as configured: `www-data`, or `33`.
@@ -103,8 +117,9 @@ pub(crate) struct SocketOptions {
     pub(crate) acl_users: Vec<String>,
     /// `listen.acl_groups`
     pub(crate) acl_groups: Vec<String>,
-    /// `listen.allowed_clients` (of a TCP socket); empty allows all.
-    pub(crate) allowed_clients: Vec<IpAddr>,
+    /// `listen.allowed_clients` (of a TCP socket), as configured; none allows all. What is wrong in it is reported by
+    /// worker processes, and allows nobody.
+    pub(crate) allowed_clients: Option<String>,
 }
 
 /// `pm`
@@ -268,7 +283,7 @@ impl Default for SocketOptions {
             mode: 0o660,
             acl_users: Vec::new(),
             acl_groups: Vec::new(),
-            allowed_clients: Vec::new(),
+            allowed_clients: None,
         }
     }
 }

@@ -96,7 +96,7 @@ impl Pool {
         let (scoreboard, scoreboard_fd) =
             Scoreboard::create(capacity).map_err(SupervisorError::Setup)?;
         Ok(Self {
-            sockets: Some(ListeningSockets::bind(&config.listen)?),
+            sockets: Some(ListeningSockets::bind(&config)?),
             config,
             processes,
             scoreboard,

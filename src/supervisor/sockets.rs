@@ -1,37 +1,57 @@
 //! Listening sockets: bound once by the supervisor, inherited by everybody else.
 
+mod inet;
+mod inherited;
+mod permissions;
+mod unix;
+
+use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use socket2::{Domain, SockAddr, Socket, Type};
+use rustix::net::sockopt::set_tcp_nodelay;
+use socket2::{Domain, Socket, Type};
 
-use crate::config::ListenAddress;
+pub(crate) use self::inherited::{Export, Inherited};
+pub(crate) use self::unix::SocketFile;
+
+use self::inet::{InetAddress, bind_tcp};
+use self::permissions::SocketPermissions;
+use self::unix::bind_unix;
+use crate::config::{ListenAddress, PoolConfig, SocketOptions};
 use crate::descriptor::high_fd;
+use crate::errno::SystemError;
+use crate::log;
+use crate::users::UserError;
 
-/// All listening sockets of a pool. Dropping them removes the files of the Unix ones.
+/// Listening sockets of a pool. When the last pool that has a socket drops it, the file of a Unix one is removed.
 #[derive(Debug)]
 pub(crate) struct ListeningSockets {
-    sockets: Vec<ListeningSocket>,
+    sockets: Vec<Arc<ListeningSocket>>,
 }
 
 /// One listening socket.
 #[derive(Debug)]
 struct ListeningSocket {
     fd: OwnedFd,
-    /// Where it really listens: port 0 has become a number.
+    /// Where it really listens: port 0 has become a number, and a name an address.
     address: ListenAddress,
+    /// None for TCP, and for what systemd has made.
     file: Option<SocketFile>,
+    /// systemd has made it.
+    activated: bool,
 }
 
-/// A Unix socket in the file system, recognizable as ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+/// The sockets of one pool.
+#[derive(Debug)]
+pub(crate) struct PoolSockets {
+    /// `listen`
+    pub(crate) listen: ListeningSockets,
+    /// `pm.status_listen`
+    pub(crate) status: Option<ListeningSockets>,
 }
 
 /// Why an address cannot be listened at.
@@ -51,42 +71,101 @@ pub(crate) enum SocketError {
         "unable to bind listening socket for address '{0}': the file exists and is not a socket"
     )]
     NotASocket(PathBuf),
+    /// A path that no socket can have.
+    #[error(
+        "unable to bind listening socket for address '{path}': the path of a socket has at most {max} bytes, none of them \
+         NUL; this one has {length}", max = unix::LONGEST
+    )]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// Not a port.
+    #[error("invalid port value '{0}'")]
+    Port(String),
+    /// A host that has no address.
+    #[error("getaddrinfo: {0}")]
+    Lookup(String),
+    /// An owner, group or member of an access list that does not exist.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// `socket()`, `bind()` or what belongs to it.
     #[error("unable to bind listening socket for address '{address}': {source}")]
     Bind {
-        /// The address.
+        /// The address, as configured.
         address: String,
         /// The system's answer.
-        source: io::Error,
+        source: SystemError,
     },
     /// `listen()`.
     #[error("failed to listen to address '{address}': {source}")]
     Listen {
-        /// The address.
+        /// The address, as configured.
         address: String,
         /// The system's answer.
-        source: io::Error,
+        source: SystemError,
+    },
+    /// `listen.owner`, `listen.group`
+    #[error("[pool {pool}] failed to chown() the socket '{}': {source}", path.display())]
+    ChangeOwner {
+        /// The pool.
+        pool: String,
+        /// The socket's file.
+        path: PathBuf,
+        /// The system's answer.
+        source: SystemError,
+    },
+    /// `listen.mode`
+    #[error("[pool {pool}] failed to chmod() the socket '{}': {source}", path.display())]
+    ChangeMode {
+        /// The pool.
+        pool: String,
+        /// The socket's file.
+        path: PathBuf,
+        /// The system's answer.
+        source: SystemError,
+    },
+    /// `listen.acl_users`, `listen.acl_groups`
+    #[error("[pool {pool}] failed to write the ACL of the socket '{}': {source}", path.display())]
+    AccessList {
+        /// The pool.
+        pool: String,
+        /// The socket's file.
+        path: PathBuf,
+        /// The system's answer.
+        source: SystemError,
     },
 }
 
-impl ListeningSockets {
-    /// Binds all of `addresses`, or none.
-    pub(crate) fn bind(addresses: &[ListenAddress]) -> Result<Self, SocketError> {
-        match addresses.len() {
-            0 => return Err(SocketError::None),
-            1..=MAX_LISTENERS => {}
-            count => return Err(SocketError::TooMany(count)),
-        }
-        let mut bound = Self {
-            sockets: Vec::with_capacity(addresses.len()),
-        };
-        for address in addresses {
-            bound.sockets.push(match address {
-                ListenAddress::Tcp(address) => bind_tcp((*address).into())?,
-                ListenAddress::Unix(path) => bind_unix(path)?,
+/// Binds what all pools listen at, or nothing. Pools that come to the same address share its socket, as under php-fpm;
+/// sockets that are there already are used.
+pub(crate) fn bind_pools(
+    pools: &[PoolConfig],
+    inherited: Inherited,
+) -> Result<Vec<PoolSockets>, SocketError> {
+    let mut binder = Binder::new(inherited);
+    let mut bound = Vec::with_capacity(pools.len());
+    for pool in pools {
+        let listen = binder.bind(&pool.name, &pool.listen, &pool.socket)?;
+        let status =
+            pool.status.listen.as_ref().map(|address| {
+                binder.bind(&pool.name, std::slice::from_ref(address), &pool.socket)
             });
-        }
-        Ok(bound)
+        bound.push(PoolSockets {
+            listen,
+            status: status.transpose()?,
+        });
+    }
+    binder.inherited.close_unused();
+    Ok(bound)
+}
+
+impl ListeningSockets {
+    /// Binds all that one pool listens at, or nothing.
+    pub(crate) fn bind(pool: &PoolConfig) -> Result<Self, SocketError> {
+        Binder::new(Inherited::none()).bind(&pool.name, &pool.listen, &pool.socket)
     }
 
     /// Where they listen.
@@ -116,104 +195,151 @@ impl Drop for ListeningSocket {
     }
 }
 
-impl SocketFile {
-    fn new(path: PathBuf) -> io::Result<Self> {
-        let metadata = path.symlink_metadata()?;
-        Ok(Self {
-            path,
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })
-    }
-
-    /// Removes the file, unless somebody has put another one in its place.
-    pub(crate) fn remove(&self) {
-        let same = |metadata: std::fs::Metadata| {
-            metadata.dev() == self.device && metadata.ino() == self.inode
-        };
-        if self.path.symlink_metadata().is_ok_and(same) {
-            // Whoever keeps us from removing it has a reason.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+/// Knows what is bound already.
+struct Binder {
+    known: Vec<Arc<ListeningSocket>>,
+    inherited: Inherited,
 }
 
-fn bind_tcp(address: SockAddr) -> Result<ListeningSocket, SocketError> {
-    let name = name(&address);
-    let failed = |source| SocketError::Bind {
-        address: name.clone(),
-        source,
-    };
-    let socket = new_socket(address.domain()).map_err(failed)?;
-    socket.set_reuse_address(true).map_err(failed)?;
-    // Accepted sockets inherit it, which saves a system call for each.
-    socket.set_tcp_nodelay(true).map_err(failed)?;
-    socket.bind(&address).map_err(failed)?;
-    socket
-        .listen(BACKLOG)
-        .map_err(|source| SocketError::Listen {
-            address: name.clone(),
-            source,
+impl Binder {
+    fn new(inherited: Inherited) -> Self {
+        Self {
+            known: Vec::new(),
+            inherited,
+        }
+    }
+
+    fn bind(
+        &mut self,
+        pool: &str,
+        addresses: &[ListenAddress],
+        options: &SocketOptions,
+    ) -> Result<ListeningSockets, SocketError> {
+        match addresses.len() {
+            0 => return Err(SocketError::None),
+            1..=MAX_LISTENERS => {}
+            count => return Err(SocketError::TooMany(count)),
+        }
+        warn_of_somaxconn(pool, options.backlog);
+        let mut sockets: Vec<Arc<ListeningSocket>> = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let socket = match address {
+                ListenAddress::Tcp(address) => {
+                    self.inet(*address, &address.to_string(), options.backlog)
+                }
+                ListenAddress::Inet(text) => InetAddress::parse(text)?
+                    .try_each(|address| self.inet(address, text, options.backlog)),
+                ListenAddress::Unix(path) => self.unix(pool, path, options),
+            }?;
+            if !sockets.iter().any(|other| Arc::ptr_eq(other, &socket)) {
+                sockets.push(socket);
+            }
+        }
+        Ok(ListeningSockets { sockets })
+    }
+
+    /// `name` is the address as configured.
+    fn inet(
+        &mut self,
+        address: SocketAddr,
+        name: &str,
+        backlog: i32,
+    ) -> Result<Arc<ListeningSocket>, SocketError> {
+        if let Some(socket) = self.existing(ListenAddress::Tcp(address), backlog) {
+            return Ok(socket);
+        }
+        let (socket, real) = bind_tcp(address, name, backlog)?;
+        Ok(self.keep(ListeningSocket {
+            fd: high_fd(socket.into()),
+            address: ListenAddress::Tcp(real),
+            file: None,
+            activated: false,
+        }))
+    }
+
+    fn unix(
+        &mut self,
+        pool: &str,
+        path: &Path,
+        options: &SocketOptions,
+    ) -> Result<Arc<ListeningSocket>, SocketError> {
+        let permissions = SocketPermissions::resolve(pool, options)?;
+        // The pool process may have to remove the file from another directory.
+        let path = std::path::absolute(path).map_err(|source| SocketError::Bind {
+            address: path.display().to_string(),
+            source: source.into(),
         })?;
-    let real = socket.local_addr().map_err(failed)?.as_socket();
-    let real = real
-        .or_else(|| address.as_socket())
-        .ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
-    Ok(ListeningSocket {
-        fd: high_fd(socket.into()),
-        address: ListenAddress::Tcp(real),
-        file: None,
-    })
-}
-
-fn bind_unix(path: &Path) -> Result<ListeningSocket, SocketError> {
-    let failed = |source| SocketError::Bind {
-        address: path.display().to_string(),
-        source,
-    };
-    // The pool process may have to remove the file from another directory.
-    let path = std::path::absolute(path).map_err(failed)?;
-    let address = SockAddr::unix(&path).map_err(failed)?;
-    remove_stale(&path, &address)?;
-    let socket = new_socket(Domain::UNIX).map_err(failed)?;
-    socket.bind(&address).map_err(failed)?;
-    let bound = ListeningSocket {
-        fd: high_fd(socket.into()),
-        address: ListenAddress::Unix(path.clone()),
-        file: Some(SocketFile::new(path.clone()).map_err(failed)?),
-    };
-    // Nobody can connect before listen(), so there is no moment at which the umask counts.
-    let mode = std::fs::Permissions::from_mode(MODE);
-    std::fs::set_permissions(&path, mode).map_err(failed)?;
-    rustix::net::listen(&bound.fd, BACKLOG).map_err(|errno| SocketError::Listen {
-        address: path.display().to_string(),
-        source: errno.into(),
-    })?;
-    Ok(bound)
-}
-
-/// Removes a socket that nobody listens at any more.
-fn remove_stale(path: &Path, address: &SockAddr) -> Result<(), SocketError> {
-    let failed = |source| SocketError::Bind {
-        address: path.display().to_string(),
-        source,
-    };
-    let metadata = match path.symlink_metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(SocketError::NotASocket(path.to_owned()));
-    }
-    // Nonblocking: a server whose backlog is full answers EAGAIN rather than let us wait.
-    match new_socket(Domain::UNIX).map_err(failed)?.connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(failed)
+        if let Some(socket) = self.existing(ListenAddress::Unix(path.clone()), options.backlog) {
+            return Ok(socket);
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(failed(error)),
-        _ => Err(SocketError::InUse(path.to_owned())),
+        let (socket, file) = bind_unix(&path, &permissions, options.backlog)?;
+        Ok(self.keep(ListeningSocket {
+            fd: high_fd(socket.into()),
+            address: ListenAddress::Unix(path),
+            file: Some(file),
+            activated: false,
+        }))
+    }
+
+    /// A socket at this address that another pool has, or that was inherited.
+    fn existing(&mut self, address: ListenAddress, backlog: i32) -> Option<Arc<ListeningSocket>> {
+        let key = key_of(&address);
+        let known = self
+            .known
+            .iter()
+            .find(|socket| key_of(&socket.address) == key);
+        if let Some(socket) = known {
+            return Some(Arc::clone(socket));
+        }
+        let found = self.inherited.take(&key)?;
+        let file = match &address {
+            ListenAddress::Unix(path) if !found.activated => SocketFile::new(path.clone()).ok(),
+            _ => None,
+        };
+        if !matches!(address, ListenAddress::Unix(_)) {
+            // Whoever made it may not know what a page of 50 KB takes without.
+            let _ = set_tcp_nodelay(&found.fd, true);
+        }
+        if !found.activated {
+            // listen.backlog may be another one now; php-fpm takes a restart to see that.
+            let _ = rustix::net::listen(&found.fd, backlog);
+        }
+        Some(self.keep(ListeningSocket {
+            fd: found.fd,
+            address,
+            file,
+            activated: found.activated,
+        }))
+    }
+
+    fn keep(&mut self, socket: ListeningSocket) -> Arc<ListeningSocket> {
+        let socket = Arc::new(socket);
+        self.known.push(Arc::clone(&socket));
+        socket
+    }
+}
+
+/// An address as php-fpm writes it in `FPM_SOCKETS`: IPv6 without brackets.
+fn key_of(address: &ListenAddress) -> OsString {
+    match address {
+        ListenAddress::Tcp(address) => format!("{}:{}", address.ip(), address.port()).into(),
+        ListenAddress::Inet(text) => text.into(),
+        ListenAddress::Unix(path) => path.as_os_str().to_owned(),
+    }
+}
+
+/// The kernel takes less without a word.
+fn warn_of_somaxconn(pool: &str, backlog: i32) {
+    // Of the default, nobody has asked for so much.
+    if backlog == SocketOptions::default().backlog {
+        return;
+    }
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let limit: Option<i32> = limit.ok().and_then(|limit| limit.trim().parse().ok());
+    if let Some(limit) = limit.filter(|&limit| limit < backlog) {
+        log::warning(format_args!(
+            "[pool {pool}] listen.backlog = {backlog} is cut down to {limit} by net.core.somaxconn: raise it with sysctl"
+        ));
     }
 }
 
@@ -222,39 +348,35 @@ fn new_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)
 }
 
-fn name(address: &SockAddr) -> String {
-    address
-        .as_socket()
-        .map_or_else(|| format!("{address:?}"), |address| address.to_string())
-}
-
 impl std::fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Inet(text) => text.fmt(f),
             Self::Unix(path) => path.display().fmt(f),
         }
     }
 }
-
-/// php-fpm's `listen.backlog`; the kernel cuts it down to net.core.somaxconn.
-const BACKLOG: i32 = 511;
-
-/// php-fpm's `listen.mode`.
-const MODE: u32 = 0o660;
 
 /// Leaves room for the other descriptors of `Start`.
 const MAX_LISTENERS: usize = super::messages::MAX_DESCRIPTORS - 3;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::Command;
 
     use super::*;
 
+    fn pool(addresses: &[ListenAddress]) -> PoolConfig {
+        PoolConfig::new("www".to_owned(), addresses.to_vec(), 1)
+    }
+
     fn bind(addresses: &[ListenAddress]) -> Result<Vec<ListenAddress>, SocketError> {
-        ListeningSockets::bind(addresses).map(|bound| bound.addresses().cloned().collect())
+        ListeningSockets::bind(&pool(addresses)).map(|bound| bound.addresses().cloned().collect())
     }
 
     fn any_port(ip: &str) -> ListenAddress {
@@ -263,8 +385,8 @@ mod tests {
 
     #[test]
     fn port_zero_becomes_a_real_one() {
-        let bound =
-            ListeningSockets::bind(&[any_port("127.0.0.1"), any_port("::1")]).expect("free ports");
+        let bound = ListeningSockets::bind(&pool(&[any_port("127.0.0.1"), any_port("::1")]))
+            .expect("free ports");
         for (address, fd) in bound.addresses().zip(bound.descriptors()) {
             let ListenAddress::Tcp(address) = address else {
                 panic!("{address:?} is not TCP")
@@ -281,7 +403,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("a.sock");
         let bound =
-            ListeningSockets::bind(&[ListenAddress::Unix(path.clone())]).expect("free name");
+            ListeningSockets::bind(&pool(&[ListenAddress::Unix(path.clone())])).expect("free name");
         assert_eq!(path.metadata().expect("exists").mode() & 0o777, 0o660);
         UnixStream::connect(&path).expect("it listens");
         drop(bound);
@@ -308,7 +430,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("a.sock");
         let bound =
-            ListeningSockets::bind(&[ListenAddress::Unix(path.clone())]).expect("free name");
+            ListeningSockets::bind(&pool(&[ListenAddress::Unix(path.clone())])).expect("free name");
         let other = directory.path().join("b.sock");
         let _listener = UnixListener::bind(&other).expect("free name");
         std::fs::rename(&other, &path).expect("same directory");
@@ -328,5 +450,132 @@ mod tests {
         assert!(matches!(result, Err(SocketError::Bind { .. })));
         assert!(!path.exists());
         assert!(matches!(bind(&[]), Err(SocketError::None)));
+    }
+
+    #[test]
+    fn pools_that_come_to_the_same_address_share_its_socket() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("a.sock");
+        let address = ListenAddress::Unix(path.clone());
+        let mut pools = vec![pool(&[address.clone(), address.clone()]), pool(&[address])];
+        let port = free_port();
+        pools[0].status.listen = Some(ListenAddress::Inet(format!("127.0.0.1:{port}")));
+        pools[1].status.listen = Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
+        let mut bound = bind_pools(&pools, Inherited::none()).expect("free names");
+        let numbers = |sockets: &ListeningSockets| -> Vec<i32> {
+            sockets.descriptors().map(|fd| fd.as_raw_fd()).collect()
+        };
+        let status = |pool: &PoolSockets| numbers(pool.status.as_ref().expect("configured"));
+        assert_eq!(numbers(&bound[0].listen).len(), 1);
+        assert_eq!(numbers(&bound[0].listen), numbers(&bound[1].listen));
+        assert_eq!(status(&bound[0]), status(&bound[1]));
+        bound.remove(0);
+        UnixStream::connect(&path).expect("the other pool listens still");
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_refused_with_its_length() {
+        let path = PathBuf::from(format!("/tmp/{}", "x".repeat(103)));
+        let error = bind(&[ListenAddress::Unix(path)]).expect_err("108 bytes");
+        let text = error.to_string();
+        assert!(
+            text.contains("at most 107 bytes") && text.ends_with("this one has 108"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_address_in_use_is_reported_in_php_fpms_words() {
+        let other = TcpListener::bind("127.0.0.1:0").expect("free port");
+        let address = other.local_addr().expect("bound").to_string();
+        let error = bind(&[ListenAddress::Inet(address.clone())]).expect_err("in use");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "unable to bind listening socket for address '{address}': Address already in use (98)"
+            )
+        );
+    }
+
+    #[test]
+    fn an_owner_that_does_not_exist_leaves_no_file_behind() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("a.sock");
+        let mut pool = pool(&[ListenAddress::Unix(path.clone())]);
+        pool.socket.owner = Some(crate::config::Name::Name("aaaaaa".to_owned()));
+        let error = ListeningSockets::bind(&pool).expect_err("no such user");
+        assert!(matches!(error, SocketError::User(_)));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_inherited_socket_is_used_and_an_unused_one_goes_away() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("a.sock");
+        let inherit = |activated| {
+            let listener = UnixListener::bind(&path).expect("free name");
+            Inherited::with(listener.into(), path.to_str().expect("UTF-8"), activated)
+        };
+        let pools = [pool(&[ListenAddress::Unix(path.clone())])];
+        let others = [pool(&[any_port("127.0.0.1")])];
+
+        drop(bind_pools(&pools, inherit(false)).expect("it is there"));
+        assert!(!path.exists(), "it has become ours");
+        drop(bind_pools(&others, inherit(false)).expect("free port"));
+        assert!(!path.exists(), "nobody wants it");
+
+        let bound = bind_pools(&pools, inherit(true)).expect("it is there");
+        UnixStream::connect(&path).expect("it listens");
+        assert!(bound[0].listen.files().is_empty());
+        drop(bound);
+        assert!(path.exists(), "systemd's own");
+        std::fs::remove_file(&path).expect("ours to remove");
+        drop(bind_pools(&others, inherit(true)).expect("free port"));
+        assert!(path.exists(), "systemd's own");
+    }
+
+    #[test]
+    fn another_program_inherits_them_by_exec_until_the_export_is_dropped() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("a.sock");
+        let bound =
+            ListeningSockets::bind(&pool(&[ListenAddress::Unix(path.clone()), any_port("::1")]))
+                .expect("free names");
+        let numbers: Vec<i32> = bound.descriptors().map(|fd| fd.as_raw_fd()).collect();
+        let port = match bound.addresses().nth(1) {
+            Some(ListenAddress::Tcp(address)) => address.port(),
+            other => panic!("{other:?}"),
+        };
+        let look = |command: &mut Command| {
+            command.args([
+                "-c",
+                "echo \"$FPM_SOCKETS\"; for fd; do [ -S /proc/self/fd/$fd ] && echo open; done; true",
+                "sh",
+            ]);
+            let output = command
+                .args(numbers.iter().map(ToString::to_string))
+                .output();
+            String::from_utf8(output.expect("sh runs").stdout).expect("UTF-8")
+        };
+        let export = Export::new([&bound]).expect("open");
+        let mut command = Command::new("sh");
+        export.apply(&mut command);
+        let (first, second) = (numbers[0], numbers[1]);
+        assert_eq!(
+            look(&mut command),
+            format!(
+                "{}={first},::1:{port}={second}\nopen\nopen\n",
+                path.display()
+            )
+        );
+        drop(export);
+        assert_eq!(look(&mut Command::new("sh")), "\n");
+    }
+
+    fn free_port() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("free port");
+        listener.local_addr().expect("bound").port()
     }
 }
