@@ -13,6 +13,7 @@ use crate::engine::{Engine, PhpThread, is_zts};
 use crate::log;
 use crate::zygote::WorkerProcess;
 
+mod allowed_clients;
 mod body;
 mod connection;
 mod driver;
