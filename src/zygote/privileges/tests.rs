@@ -1,7 +1,7 @@
 //! Each case runs in a process of its own, this test program started again, whose /proc entries are then looked at.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -9,6 +9,15 @@ use super::*;
 use crate::config::ResourceLimits;
 
 const WORK: &str = "FE_PHP_TEST_BECOME_WORKER";
+
+/// Ways out of a chroot, as scripts might try them; the last one is no way out.
+const ESCAPES: [&str; 5] = [
+    "/absolute-link",
+    "/relative-link",
+    "/etc/passwd",
+    "../../../../../../etc/passwd",
+    "/inside-link",
+];
 
 /// What [`worker`] says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,6 +29,8 @@ struct Report {
     root_again: bool,
     dumpable: bool,
     first_high: i32,
+    /// Which of these could be read, as paths.
+    readable: Vec<PathBuf>,
 }
 
 #[test]
@@ -41,6 +52,11 @@ fn worker() {
         root_again: setuid(Uid::from_raw(0)).is_ok(),
         dumpable: rustix::process::dumpable_behavior().unwrap() == DumpableBehavior::Dumpable,
         first_high: crate::descriptor::first_high(),
+        readable: ESCAPES
+            .iter()
+            .map(PathBuf::from)
+            .filter(|path| fs::read(path).is_ok())
+            .collect(),
     };
     println!("\n@{}", serde_json::to_string(&report).unwrap());
     // Until the test has seen enough.
@@ -223,6 +239,27 @@ fn chroot_and_chdir_within_it() {
     assert_eq!(worker.report.directory, Path::new("/htdocs"));
     let directory = fs::read_link(format!("/proc/{}/cwd", worker.process.id())).unwrap();
     assert_eq!(directory, jail.path().join("htdocs"));
+}
+
+#[test]
+fn no_path_and_no_link_leads_out_of_a_chroot() {
+    let Some(mut pool) = pool_of_www_data() else {
+        return;
+    };
+    let jail = tempfile::tempdir().unwrap();
+    let path = |name: &str| jail.path().join(name);
+    fs::set_permissions(jail.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(path("inside"), "").unwrap();
+    for (target, link) in [
+        ("/etc/passwd", "absolute-link"),
+        ("../../../../../../etc/passwd", "relative-link"),
+        ("/inside", "inside-link"),
+    ] {
+        std::os::unix::fs::symlink(target, path(link)).unwrap();
+    }
+    pool.chroot = Some(jail.path().to_owned());
+    let worker = Worker::ok(&pool);
+    assert_eq!(worker.report.readable, [Path::new("/inside-link")]);
 }
 
 #[test]
