@@ -11,9 +11,7 @@ set -euo pipefail
 export LC_ALL=C.UTF-8
 umask 022
 
-# Debian release and source package, the best first.
-CANDIDATES=("trixie php8.4" "bookworm php8.2")
-APCU=php-apcu # of the same release
+APCU=php-apcu # of the same Debian release as PHP's source
 
 CONFIGURE=(
     --enable-embed=shared --enable-fpm --enable-cli --disable-cgi --disable-phpdbg
@@ -29,7 +27,8 @@ FLAGS=(CFLAGS='-O2 -fno-semantic-interposition' CXXFLAGS=-O2 LDFLAGS='-Wl,-Bsymb
 RECIPE=1 # raise it when something else below changes the result
 
 HERE=$(cd "$(dirname "$0")" && pwd)
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/fe-php
+# shellcheck source=scripts/php-source.sh
+. "$HERE/php-source.sh"
 
 say() {
     echo "build-php.sh: $*" >&2
@@ -49,63 +48,22 @@ quietly() {
     }
 }
 
-# apt with lists, cache and sources of its own: the machine's are only read.
-private_apt() {
-    apt-get -q -o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$APT/parts" -o "Dir::State=$APT/state" \
-        -o "Dir::State::Lists=$APT/lists" -o "Dir::Cache=$APT/cache" -o APT::Sandbox::User="$(id -un)" \
-        -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
-}
-
-# The source entries for release $1, from wherever this machine gets Debian's main archive.
-debian_sources() {
-    local uris keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    # shellcheck disable=SC2016 # apt's placeholders, not ours
-    uris=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
-        awk '$4 == "main" && $2 !~ /[\/-](security|updates|backports)/ && ($3 == "Debian" || $1 ~ /\/debian\/?$/) {print $1}' |
-        sort -u | head -n 1)
-    [ -n "$uris" ] || fail "no Debian archive among this machine's apt sources"
-    [ -f "$keyring" ] || fail "$keyring is missing: apt-get install debian-archive-keyring"
-    printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$uris" "$1" "$keyring"
-}
-
-# Downloads the upstream tarballs of the first candidate that Debian's archive has into $SOURCES (apt checks signatures
-# and hashes).
+# Downloads the tarballs of the first candidate that Debian's archive has.
 fetch_sources() {
     local candidate
-    APT=$CACHE/apt
-    SOURCES=$CACHE/sources
-    exec 8>"$CACHE/sources.lock"
-    flock 8
-    mkdir -p "$APT"/{parts,state,lists/partial,cache/archives/partial} "$SOURCES"
+    lock_sources
     for candidate in "${CANDIDATES[@]}"; do
         # A subshell, for a step that fails ends it.
-        if (fetch_candidate "${candidate% *}" "${candidate#* }"); then
+        if (download_sources "${candidate% *}" "${candidate#* }" "$APCU"); then
             PHP=${candidate#* }
             PHP_TAR=$(tarball "$PHP")
             APCU_TAR=$(tarball "$APCU")
-            exec 8>&-
+            unlock_sources
             return
         fi
         say "the source of ${candidate#* } cannot be had from Debian ${candidate% *}"
     done
     fail "no PHP source could be downloaded (the whole log: $LOG)"
-}
-
-fetch_candidate() {
-    debian_sources "$1" >"$APT/parts/debian.sources"
-    quietly private_apt update
-    cd "$SOURCES"
-    quietly private_apt source --download-only --tar-only "$2" "$APCU"
-}
-
-# The tarball that apt has downloaded. (It leaves out of its list what it finds in the current directory.)
-tarball() {
-    local name
-    cd "$APT"
-    name=$(private_apt source --print-uris --tar-only "$1" 2>>"$LOG" |
-        sed -n "s/^'[^']*' \($1_[^ ]*\.orig\.tar\.[a-z0-9]*\) .*/\1/p" | grep .) ||
-        fail "no source of $1 in Debian (the whole log: $LOG)"
-    echo "$SOURCES/$name"
 }
 
 write_ini() {
