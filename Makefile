@@ -8,7 +8,7 @@ PHP_CONFIG ?= php-config
 # Passed on to `cargo test` or the benchmark: make test ARGS='--test tests fastcgi'
 ARGS ?=
 
-.PHONY: help build serve test test-zts test-nts84 bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts fuzz miri asan lint
+.PHONY: help build serve test test-zts test-nts84 conformance conformance-zts bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts fuzz miri asan lint
 
 help:
 	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-zts    run the tests with a ZTS build of PHP (8.4; 8.2 if its source is not to be had)'
 	@echo 'make soak-opcache  ten minutes each of OPcache resets and of a full OPcache under load on ZTS'
 	@echo 'make test-nts84  run the tests with an NTS build of the same'
+	@echo "make conformance php-fpm's own test suite on php-fpm and on fe-php (ARGS='status-basic log-*'); also conformance-zts"
 	@echo "make bench       compare with php-fpm: CPU, speed, memory (ARGS='--quick'); also bench-zts, bench-nts84"
 	@echo 'make soak        a million requests: does anything grow? also soak-zts'
 	@echo 'make php-zts     build that PHP and print its php-config (php-nts likewise)'
@@ -42,6 +43,11 @@ echo "using $$config, $$fpm"; \
 PHP_CONFIG="$$config" PHP_FPM="$$fpm" CARGO_TARGET_DIR='$(2)' \
 RUSTDOCFLAGS="$${RUSTDOCFLAGS-} -C link-arg=-Wl,-rpath,$$prefix/lib" $(CARGO) $(3)
 endef
+# $(call run_conformance,php-config,target directory). FE_PHP_BIN chooses another program than the one compiled here.
+define run_conformance
+[ -n "$${FE_PHP_BIN-}" ] || { $(call run_cargo,$(1),$(2),build); }; set -f; \
+OUT='$(2)/conformance' FE_PHP_BIN="$${FE_PHP_BIN:-$(2)/debug/fe-php}" scripts/conformance.sh "$(1)" $(ARGS)
+endef
 TEST = test $(ARGS)
 BENCH = bench --bench compare -- $(ARGS)
 SOAK = bench --bench compare -- soak $(ARGS)
@@ -64,6 +70,15 @@ soak-opcache:
 test-nts84:
 	@scripts/install-deps.sh test
 	@built=$$(scripts/build-php.sh nts | tail -n 1); $(call run_cargo,$$built,target/nts84,$(TEST))
+
+# php-fpm's own test suite, on the stock php-fpm and on fe-php: see scripts/conformance.sh.
+conformance:
+	@scripts/install-deps.sh conformance
+	@$(call run_conformance,$(PHP_CONFIG),$(or $(CARGO_TARGET_DIR),target))
+
+conformance-zts:
+	@scripts/install-deps.sh conformance
+	@built=$$(scripts/build-php.sh zts | tail -n 1); $(call run_conformance,$$built,target/zts)
 
 bench:
 	@scripts/install-deps.sh bench

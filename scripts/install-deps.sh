@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that a group of tasks needs, and only those that are missing.
 #
-#   scripts/install-deps.sh build|serve|test|bench|fuzz|php-build ...
+#   scripts/install-deps.sh build|serve|test|bench|conformance|fuzz|php-build ...
 #
 # Installing a package here starts no daemon, enables none at boot, and leaves Xdebug switched off.
 set -euo pipefail
@@ -16,6 +16,8 @@ TEST=("${SERVE[@]}" apache2 caddy haproxy lighttpd mediawiki
       php-igbinary php-imagick php-redis php-xdebug shellcheck)
 # ... and what the comparison with php-fpm makes load with.
 BENCH=("${TEST[@]}" wrk)
+# What php-fpm's own tests need: the stock php-fpm and its CLI, and programs that the tests or scripts/conformance.sh call.
+CONFORMANCE=("${BUILD[@]}" php-fpm acl iproute2 libxml2-dev procps util-linux xz-utils debian-archive-keyring)
 # What scripts/fuzz.sh compiles libFuzzer with.
 FUZZ=(gcc g++ libc6-dev)
 # What scripts/build-php.sh needs to compile PHP from Debian's source package.
@@ -118,7 +120,7 @@ install_as_root() {
 }
 
 main() {
-    [ $# -gt 0 ] || fail "usage: scripts/install-deps.sh build|serve|test|bench|fuzz|php-build ..."
+    [ $# -gt 0 ] || fail "usage: scripts/install-deps.sh build|serve|test|bench|conformance|fuzz|php-build ..."
     command -v apt-get >/dev/null || fail "this needs Debian or a derivative (apt-get not found)"
     local group names packages=() want=()
     for group in "$@"; do
@@ -127,6 +129,7 @@ main() {
             serve) packages+=("${SERVE[@]}") ;;
             test) packages+=("${TEST[@]}") ;;
             bench) packages+=("${BENCH[@]}") ;;
+            conformance) packages+=("${CONFORMANCE[@]}") ;;
             fuzz) packages+=("${FUZZ[@]}") ;;
             php-build) packages+=("${PHP_BUILD[@]}") ;;
             *) fail "unknown group: $group" ;;
