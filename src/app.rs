@@ -6,8 +6,11 @@ use std::sync::Arc;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::config::{IniConfig, PoolConfig};
+use crate::config::{GlobalConfig, IniConfig, PoolConfig};
 use crate::engine::{Engine, is_zts, php_version};
+use crate::supervisor::Launch;
+use crate::supervisor::reload::{self, Program};
+use crate::supervisor::sockets::Inherited;
 use crate::{bench, log, server, supervisor, zygote};
 
 /// Runs the program; `fe-php` is nothing but this.
@@ -18,6 +21,7 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match cli.command {
+        Some(Command::Fpm(options)) if options.test => test(&options.into_config()),
         Some(Command::Fpm(options)) => serve(options.into_config()),
         Some(Command::Bench(options)) => bench::main(*options),
         Some(Command::PoolProcess) => exit_code(zygote::main(start_php, server::run)),
@@ -25,14 +29,46 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Serves a pool that the command line describes, in the foreground.
 fn serve(config: PoolConfig) -> ExitCode {
-    if rustix::process::geteuid().is_root() {
+    let handed = reload::receive();
+    let inherited = Inherited::from_environment();
+    if rustix::process::geteuid().is_root() && handed.is_none() {
         log::notice(format_args!(
             "started as root, and so run the scripts: start fe-php as the user that the scripts are to have"
         ));
     }
-    let processes = if is_zts() { 1 } else { config.max_children };
-    match supervisor::run(config, processes) {
+    run(Launch {
+        global: GlobalConfig {
+            daemonize: false,
+            ..GlobalConfig::default()
+        },
+        pools: vec![config],
+        threads: is_zts(),
+        allow_root: true,
+        inherited,
+        handed,
+        program: Program::current(),
+        ready: None,
+    })
+}
+
+/// Starts PHP and says whether that works; its own messages are in the log.
+fn test(config: &PoolConfig) -> ExitCode {
+    match start_php(config) {
+        Ok(_) => {
+            log::notice(format_args!("configuration test is successful"));
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            log::error(format_args!("{text}"));
+            exit_code(supervisor::EXIT_CONFIG)
+        }
+    }
+}
+
+fn run(launch: Launch) -> ExitCode {
+    match supervisor::run(launch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error(format_args!("{error}"));

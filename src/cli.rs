@@ -83,6 +83,9 @@ pub(crate) struct Fpm {
     /// Debian's php-fpm has none, so they are off by default there. Elsewhere this changes nothing.
     #[arg(long)]
     pcntl: bool,
+    /// Start PHP with these settings, say whether that works, and do not serve.
+    #[arg(short = 't', long)]
+    pub(crate) test: bool,
     /// The pool's name in the log.
     #[arg(long, value_name = "NAME", default_value = "www")]
     pool: String,

@@ -145,6 +145,13 @@ pub(crate) enum ProcessManager {
     },
 }
 
+impl ProcessManager {
+    /// Whether worker processes are there only while they are used.
+    pub(crate) fn is_on_demand(&self) -> bool {
+        matches!(self, Self::OnDemand { .. })
+    }
+}
+
 /// Status and ping pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StatusConfig {

@@ -58,7 +58,7 @@ use crate::config::GlobalConfig;
 
 pub(crate) use access::{
     AccessFormat, AccessLog, AccessLogError, AccessRecord, AccessWriter, CpuTime,
-    DEFAULT_ACCESS_FORMAT, open_access_log,
+    DEFAULT_ACCESS_FORMAT, open_access_log, open_slow_log,
 };
 pub(crate) use error_log::{Heritage, LogError};
 pub(crate) use file::LogFile;

@@ -202,6 +202,11 @@ impl Scoreboard {
             .fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Worker processes that it has room for.
+    pub(crate) fn capacity(&self) -> u32 {
+        u32::try_from(self.capacity).unwrap_or(u32::MAX)
+    }
+
     /// Whether no process has a slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.used_cells()

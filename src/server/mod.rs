@@ -11,7 +11,8 @@ use signal_hook::consts::SIGQUIT;
 use crate::descriptor::{first_high, high_fd};
 use crate::engine::{Engine, PhpThread, is_zts};
 use crate::log;
-use crate::zygote::WorkerProcess;
+use crate::supervisor::messages::{Channel, Received, ToWorker};
+use crate::zygote::{WorkerLogs, WorkerProcess};
 
 mod allowed_clients;
 mod body;
@@ -30,7 +31,7 @@ mod status_line;
 mod watch;
 
 pub(crate) use driver::PHP_STACK;
-use reactor::ThreadQueue;
+use reactor::{Control, ThreadQueue};
 
 /// Serves until this worker process is to end; returns its exit status.
 pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
@@ -44,13 +45,12 @@ pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
 }
 
 fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::Error>> {
-    worker.engine.clear_environment();
     worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.keep_memory();
     worker.engine.watch_for_long_requests();
     worker
         .engine
-        .report_crashes(log::leave_standard_error(), &worker.config.name);
+        .report_crashes(worker.crash_log, &worker.config.name);
     let settings = script::ScriptSettings::from(worker.engine.cgi_settings());
     let quit = Arc::new(quit_signal()?);
     let queue = if is_zts() {
@@ -70,8 +70,15 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         handover,
         drain,
         reports,
+        control,
+        logs,
         ..
     } = worker;
+    let logs = Arc::new(logs);
+    let mut control = Some(Control {
+        channel: control,
+        receive: Box::new(move |channel| receive(channel, &logs)),
+    });
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
     let reports = Arc::new(reports);
     let mut seats = Vec::new();
@@ -96,6 +103,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             limits: config.limits.clone(),
             capacity: config.max_children,
             queue: queue.clone(),
+            control: control.take(),
             before_waiting,
         })?;
         seats.push(driver::Seat::new(
@@ -118,6 +126,29 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     match seats.as_slice() {
         [seat] => Ok(driver::run_alone(seat, &mut php, &pool)),
         _ => Err(format!("an NTS PHP has one thread, not {threads}").into()),
+    }
+}
+
+/// Does what the pool process says; false if it will say no more.
+fn receive(channel: &Channel, logs: &WorkerLogs) -> bool {
+    loop {
+        match channel.receive() {
+            Ok(Received::Message(ToWorker::ReopenLogs(which), descriptors)) => {
+                if let Err(error) = logs.reopen(which, descriptors) {
+                    log::error(format_args!(
+                        "a log that was re-opened cannot be used: {error}"
+                    ));
+                }
+            }
+            Ok(Received::Nothing) => return true,
+            Ok(Received::Closed) => return false,
+            Err(error) => {
+                log::error(format_args!(
+                    "a worker process does not understand its pool process: {error}"
+                ));
+                return false;
+            }
+        }
     }
 }
 

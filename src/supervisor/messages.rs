@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::sockets::SocketFile;
 use crate::config::{PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
-use crate::log::Level;
+use crate::log::Heritage;
+use crate::zygote::Identity;
 
 /// What the supervisor tells a pool process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,14 +28,38 @@ pub(crate) enum ToPool {
     Drain,
     /// Exit at once.
     Stop,
+    /// Log what worker processes have said so far, and answer `Flushed`.
+    Flush,
+    /// Log files have been opened anew.
+    ReopenLogs(ReopenedLogs),
+}
+
+/// Which logs there are new descriptors of, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReopenedLogs {
+    /// `error_log`
+    pub(crate) error: bool,
+    /// `access.log`
+    pub(crate) access: bool,
+    /// `slowlog`
+    pub(crate) slow: bool,
+}
+
+/// What a pool process tells its worker processes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// Log files have been opened anew.
+    ReopenLogs(ReopenedLogs),
 }
 
 /// What a pool process needs to begin. Descriptors, in this order: the listening sockets, the scoreboard, the sending and
-/// the receiving end of the hand-over socket.
+/// the receiving end of the hand-over socket, and, as far as there are such, the error log, the access log, the slow log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// The pool's configuration.
     pub(crate) config: PoolConfig,
+    /// Whose rights worker processes have.
+    pub(crate) identity: Identity,
     /// Counts the pool processes of this pool.
     pub(crate) generation: u32,
     /// Worker processes at most: `pm.max_children` on NTS, one on ZTS.
@@ -43,8 +68,14 @@ pub(crate) struct Start {
     pub(crate) threads: u32,
     /// The supervisor.
     pub(crate) supervisor: i32,
-    /// What to log.
-    pub(crate) log_level: Level,
+    /// How to log.
+    pub(crate) log: Heritage,
+    /// Whether it has a descriptor.
+    pub(crate) has_log: bool,
+    /// Whether there is an access log.
+    pub(crate) has_access_log: bool,
+    /// Whether there is a slow log.
+    pub(crate) has_slow_log: bool,
     /// Number of listening sockets among the descriptors.
     pub(crate) listeners: usize,
     /// Files to remove if the supervisor has been killed.
@@ -72,6 +103,12 @@ pub(crate) enum FromPool {
         /// Why, for the log.
         text: String,
     },
+    /// What worker processes had said when `Flush` came is in the log.
+    Flushed,
+    /// A worker process has died of SIGSEGV or SIGBUS.
+    Faulted,
+    /// It has had no worker process for a while, as ondemand pools may: it is not needed.
+    Unused,
     /// Start a new generation beside this one.
     ReplaceMe {
         /// Why.
@@ -152,6 +189,7 @@ impl Channel {
             // A message must fit; a configuration may be long. The kernel cuts this down to net.core.wmem_max.
             sockopt::set_socket_send_buffer_size(socket, 1 << 20)?;
         }
+        let (ours, theirs) = (high_fd(ours), high_fd(theirs));
         Ok((Self { socket: ours }, Self { socket: theirs }))
     }
 

@@ -1,48 +1,81 @@
-//! The supervisor: owns the listening sockets and the scoreboard, keeps a pool process running, obeys signals.
+//! The supervisor: owns the listening sockets and the scoreboards, keeps pool processes running, obeys signals.
 //!
 //! # Lifecycle
 //!
 //! ```text
-//! bind ─► start pool process ─► Ready ─► Normal ──SIGTERM, SIGINT──────────► Terminating ─► all gone: exit 0
-//!                  │                       │                                     ▲
-//!      StartFailed: exit 78                └──SIGQUIT──► Finishing ──SIGTERM─────┘
+//! bind ─► start pools ─► all ready: Normal ──SIGTERM, SIGINT──────────► Terminating ─► all gone: exit 0
+//!                  │        ▲    │   │                                     ▲
+//!      StartFailed: exit 78 │    │   └──SIGQUIT──► Finishing ──SIGTERM─────┘
+//!                           │    └──SIGUSR2──► check of the configuration ─ passes ─► exec
+//!                           └───────────────────────────┘ fails              (reload.rs)
 //! ```
 //!
 //! Whatever way it ends, socket files are gone afterwards: it removes them itself, and when it is killed, its pool
 //! processes do.
 
+mod faults;
+mod generation;
 pub(crate) mod limits;
 pub(crate) mod messages;
+mod pid_file;
 mod pool;
 #[allow(unsafe_code)]
 pub(crate) mod process;
+#[allow(unsafe_code)]
+pub(crate) mod reload;
 mod signals;
+#[allow(unsafe_code)]
 pub(crate) mod sockets;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
 use tokio::sync::mpsc;
 
-use self::messages::{MessageError, ReplaceReason};
-use self::pool::{Event, Pool};
+use self::faults::Faults;
+use self::generation::{Event, EventKind, EventSender};
+use self::messages::{FromPool, MessageError, ToPool};
+use self::pid_file::PidFile;
+use self::pool::{Parts, Pool};
 use self::process::{raise_descriptor_limit, reap};
+use self::reload::{Check, Handed, Program};
 use self::signals::{Signal, Signals};
-use self::sockets::SocketError;
-use crate::config::PoolConfig;
+use self::sockets::{Export, Inherited, SocketError, bind_pools};
+use crate::config::{GlobalConfig, PoolConfig};
 use crate::log;
+use crate::zygote::{Identity, IdentityError};
 
-/// Serves until told to stop. `processes` is the number of worker processes that share `config.max_children` PHP workers: as
-/// many on NTS, one on ZTS.
+/// What the supervisor is to do.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) global: GlobalConfig,
+    pub(crate) pools: Vec<PoolConfig>,
+    /// Whether one worker process has all workers of a pool, as threads.
+    pub(crate) threads: bool,
+    /// Scripts may run as root (`-R`).
+    pub(crate) allow_root: bool,
+    /// Sockets that are there.
+    pub(crate) inherited: Inherited,
+    /// What the program before a reload has left.
+    pub(crate) handed: Option<Vec<Handed>>,
+    /// How to execute it anew.
+    pub(crate) program: Program,
+    /// Gets a byte when requests can come.
+    pub(crate) ready: Option<OwnedFd>,
+}
+
+/// Serves until told to stop.
 ///
 /// Call it on the main thread (its death is what takes pool processes along) while there is no other.
-pub(crate) fn run(config: PoolConfig, processes: u32) -> Result<(), SupervisorError> {
+pub(crate) fn run(launch: Launch) -> Result<(), SupervisorError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(SupervisorError::Setup)?;
-    runtime.block_on(supervise(config, processes))
+    runtime.block_on(supervise(launch))
 }
 
 /// Why the supervisor ended other than by a signal.
@@ -51,6 +84,20 @@ pub(crate) enum SupervisorError {
     /// A listening socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Nobody to run scripts as.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// An access log or slow log.
+    #[error(transparent)]
+    Log(#[from] log::AccessLogError),
+    /// The pid file.
+    #[error("Unable to create the PID file ({path}).: {source}")]
+    PidFile {
+        /// Where it should be.
+        path: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A system call that should not fail.
     #[error("the supervisor cannot start: {0}")]
     Setup(#[source] io::Error),
@@ -72,7 +119,11 @@ impl SupervisorError {
     /// The exit code that php-fpm has for it.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
-            Self::Socket(_) | Self::StartFailed(_) => EXIT_CONFIG,
+            Self::Socket(_)
+            | Self::Identity(_)
+            | Self::Log(_)
+            | Self::PidFile { .. }
+            | Self::StartFailed(_) => EXIT_CONFIG,
             Self::Setup(_) | Self::Spawn(_) | Self::Message(_) | Self::DiedAtStart(_) => {
                 EXIT_SOFTWARE
             }
@@ -86,31 +137,28 @@ pub(crate) const EXIT_CONFIG: i32 = 78;
 /// FPM_EXIT_SOFTWARE.
 pub(crate) const EXIT_SOFTWARE: i32 = 70;
 
-async fn supervise(config: PoolConfig, processes: u32) -> Result<(), SupervisorError> {
+async fn supervise(launch: Launch) -> Result<(), SupervisorError> {
     // First, so that no signal finds a socket file that nobody would remove.
     let signals = Signals::new().map_err(SupervisorError::Setup)?;
+    reload::unblock_signals().map_err(SupervisorError::Setup)?;
     // Worker processes whose pool process was killed become our children: we see them end and settle their slots.
     rustix::process::set_child_subreaper(Some(getpid()))
         .map_err(|errno| SupervisorError::Setup(errno.into()))?;
-    if let Err(error) = raise_descriptor_limit(config.limits.connections) {
+    let connections = launch
+        .pools
+        .iter()
+        .map(|pool| pool.limits.connections)
+        .max();
+    if let Err(error) = raise_descriptor_limit(connections.unwrap_or(0)) {
         log::warning(format_args!(
             "the limit on descriptors cannot be raised: {error}"
         ));
     }
-    let (sender, events) = mpsc::unbounded_channel();
-    let mut pool = Pool::new(config, processes, sender)?;
-    for address in pool.addresses() {
-        log::notice(format_args!("listening at {address}"));
-    }
-    log::notice(format_args!("fpm is running, pid {}", getpid()));
-    pool.start_generation()?;
-    let mut supervisor = Supervisor {
-        pool,
-        state: State::Normal,
-        signals,
-        events,
+    let mut supervisor = Supervisor::new(launch, signals)?;
+    let result = match supervisor.start() {
+        Ok(()) => supervisor.run().await,
+        Err(error) => Err(error),
     };
-    let result = supervisor.run().await;
     supervisor.end().await;
     if result.is_ok() {
         log::notice(format_args!("exiting, bye-bye!"));
@@ -119,8 +167,19 @@ async fn supervise(config: PoolConfig, processes: u32) -> Result<(), SupervisorE
 }
 
 struct Supervisor {
-    pool: Pool,
+    global: GlobalConfig,
+    program: Program,
+    /// By number; none for one that has ended after a reload.
+    pools: Vec<Option<Pool>>,
     state: State,
+    /// Whether "ready to handle connections" has been said.
+    is_up: bool,
+    ready: Option<OwnedFd>,
+    check: Option<Check>,
+    /// Another SIGUSR2 has come while the check ran.
+    reload_again: bool,
+    faults: Faults,
+    pid_file: Option<PidFile>,
     signals: Signals,
     events: mpsc::UnboundedReceiver<Event>,
 }
@@ -134,67 +193,310 @@ enum State {
 }
 
 impl Supervisor {
+    fn new(launch: Launch, signals: Signals) -> Result<Self, SupervisorError> {
+        let Launch {
+            global,
+            pools: configs,
+            threads,
+            allow_root,
+            inherited,
+            handed,
+            program,
+            ready,
+        } = launch;
+        let identities: Vec<Identity> = configs
+            .iter()
+            .map(|config| Identity::resolve(config, allow_root))
+            .collect::<Result<_, _>>()?;
+        let sockets = bind_pools(&configs, inherited)?;
+        let mut handed = handed.unwrap_or_default();
+        let patience =
+            Some(global.process_control_timeout).filter(|timeout| *timeout > Duration::ZERO);
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut pools = Vec::new();
+        let mut add = |parts, handed| {
+            Pool::new(parts, handed).map(|pool| {
+                pools.push(Some(pool));
+                pools.len()
+            })
+        };
+        let mut number = 0;
+        for ((config, identity), sockets) in configs.into_iter().zip(identities).zip(sockets) {
+            let old = handed
+                .iter()
+                .position(|old| old.name() == config.name)
+                .map(|index| handed.swap_remove(index));
+            let processes = if threads { 1 } else { config.max_children };
+            number = add(
+                Parts {
+                    config,
+                    identity,
+                    processes,
+                    sockets: Some(sockets),
+                    patience,
+                    events: EventSender {
+                        pool: number,
+                        events: sender.clone(),
+                    },
+                },
+                old,
+            )?;
+        }
+        // Pools that there are no more.
+        for old in handed {
+            number = add(
+                Parts {
+                    config: old.config.clone(),
+                    identity: old.identity.clone(),
+                    processes: old.processes,
+                    sockets: None,
+                    patience,
+                    events: EventSender {
+                        pool: number,
+                        events: sender.clone(),
+                    },
+                },
+                Some(old),
+            )?;
+        }
+        Ok(Self {
+            faults: Faults::new(
+                global.emergency_restart_threshold,
+                global.emergency_restart_interval,
+            ),
+            global,
+            program,
+            pools,
+            state: State::Normal,
+            is_up: false,
+            ready,
+            check: None,
+            reload_again: false,
+            pid_file: None,
+            signals,
+            events,
+        })
+    }
+
+    fn start(&mut self) -> Result<(), SupervisorError> {
+        for address in self.pools.iter().flatten().flat_map(Pool::chosen_addresses) {
+            log::notice(format_args!("listening at {address}"));
+        }
+        if let Some(path) = &self.global.pid {
+            let file = PidFile::create(path).map_err(|source| SupervisorError::PidFile {
+                path: path.display().to_string(),
+                source,
+            })?;
+            self.pid_file = Some(file);
+        }
+        log::launched().map_err(SupervisorError::Setup)?;
+        log::notice(format_args!("fpm is running, pid {}", getpid()));
+        // Children that ended while the program was executed anew have sent their signal to nobody.
+        self.reap()?;
+        for pool in self.pools.iter_mut().flatten() {
+            if pool.sockets().is_some() {
+                pool.bound_generations();
+                pool.start()?;
+            } else {
+                pool.finish();
+            }
+        }
+        self.look_whether_up();
+        Ok(())
+    }
+
     async fn run(&mut self) -> Result<(), SupervisorError> {
-        while self.state == State::Normal || !self.pool.is_gone() {
-            let deadline = self.pool.deadline();
+        while self.state == State::Normal || !self.all_gone() {
+            let deadline = self.pools.iter().flatten().filter_map(Pool::deadline).min();
             tokio::select! {
-                signal = self.signals.next() => self.on_signal(signal)?,
-                Some(event) = self.events.recv() => self.pool.on_event(event)?,
-                () = sleep_until(deadline) => self.pool.on_deadline()?,
+                signal = self.signals.next() => self.on_signal(signal).await?,
+                Some(event) = self.events.recv() => self.on_event(event)?,
+                () = sleep_until(deadline) => self.on_deadline(),
             }
         }
         Ok(())
     }
 
-    fn on_signal(&mut self, signal: Signal) -> Result<(), SupervisorError> {
+    async fn on_signal(&mut self, signal: Signal) -> Result<(), SupervisorError> {
+        if signal != Signal::Child {
+            self.flush_output().await?;
+        }
         match signal {
             Signal::Terminate if self.state != State::Terminating => {
                 log::notice(format_args!("Terminating ..."));
                 self.state = State::Terminating;
-                self.pool.stop();
+                self.pools.iter_mut().flatten().for_each(Pool::stop);
             }
             Signal::Finish if self.state == State::Normal => {
                 log::notice(format_args!("Finishing ..."));
                 self.state = State::Finishing;
-                self.pool.finish();
+                self.pools.iter_mut().flatten().for_each(Pool::finish);
             }
-            Signal::Reload if self.state == State::Normal => {
-                log::notice(format_args!("Reloading in progress ..."));
-                log::notice(format_args!(
-                    "PHP is started anew; neither the command line nor the program file is read again (not supported yet)"
-                ));
-                self.pool.replace(ReplaceReason::Reload)?;
-            }
-            Signal::ReopenLogs => log::notice(format_args!(
-                "no log file to reopen: the log is standard error"
-            )),
+            Signal::Reload if self.state == State::Normal => self.begin_reload(),
+            Signal::ReopenLogs => self.reopen_logs(),
             Signal::Child => self.reap()?,
             Signal::Terminate | Signal::Finish | Signal::Reload => {}
         }
         Ok(())
     }
 
+    fn on_event(&mut self, event: Event) -> Result<(), SupervisorError> {
+        if let EventKind::Message {
+            message: FromPool::Faulted,
+            ..
+        } = &event.kind
+            && self.faults.add(Instant::now())
+            && self.state == State::Normal
+        {
+            log::warning(format_args!(
+                "failed processes threshold ({} in {} sec) is reached, initiating reload",
+                self.global.emergency_restart_threshold,
+                self.global.emergency_restart_interval.as_secs()
+            ));
+            self.begin_reload();
+        }
+        if let Some(Some(pool)) = self.pools.get_mut(event.pool) {
+            pool.on_event(event.kind)?;
+        }
+        self.look_whether_up();
+        Ok(())
+    }
+
+    fn on_deadline(&mut self) {
+        self.pools.iter_mut().flatten().for_each(Pool::on_deadline);
+    }
+
     fn reap(&mut self) -> Result<(), SupervisorError> {
         while let Some((pid, exit)) = reap() {
-            self.pool.on_exit(pid, exit)?;
+            if let Some(check) = self.check.take_if(|check| check.pid() == pid) {
+                self.end_check(check, exit);
+                continue;
+            }
+            for pool in self.pools.iter_mut().flatten() {
+                if pool.on_exit(pid, exit)? {
+                    break;
+                }
+            }
+        }
+        // Of a pool that the configuration has no more, nothing may be left.
+        for pool in &mut self.pools {
+            pool.take_if(|pool| {
+                pool.is_stopping() && pool.is_buried() && self.state == State::Normal
+            });
+        }
+        self.look_whether_up();
+        Ok(())
+    }
+
+    /// Says once that requests can come.
+    fn look_whether_up(&mut self) {
+        let serving = |pool: &Pool| pool.is_stopping() || pool.is_up();
+        if self.is_up || self.state != State::Normal || !self.pools.iter().flatten().all(serving) {
+            return;
+        }
+        self.is_up = true;
+        log::notice(format_args!("ready to handle connections"));
+        if let Some(ready) = self.ready.take() {
+            // Nobody waits for it any more if that fails.
+            let _ = File::from(ready).write_all(b"1");
+        }
+        if std::mem::take(&mut self.reload_again) {
+            self.begin_reload();
+        }
+    }
+
+    /// Begins a reload with a check of the new configuration.
+    fn begin_reload(&mut self) {
+        if self.check.is_some() || !self.is_up {
+            self.reload_again = true;
+            return;
+        }
+        log::notice(format_args!("Reloading in progress ..."));
+        match Check::start(&self.program) {
+            Ok(check) => self.check = Some(check),
+            Err(error) => log::error(format_args!(
+                "{} cannot be executed to check the new configuration: {error}; the old one goes on serving",
+                self.program.path.display()
+            )),
+        }
+    }
+
+    fn end_check(&mut self, check: Check, exit: process::Exit) {
+        if !check.finish(exit) || self.state != State::Normal {
+            self.reload_again = false;
+            return;
+        }
+        if let Err(error) = self.execute_anew() {
+            log::error(format_args!(
+                "failed to reload: {} cannot be executed: {error}; the old program goes on serving",
+                self.program.path.display()
+            ));
+        }
+    }
+
+    /// Returns only if it fails.
+    fn execute_anew(&mut self) -> io::Result<()> {
+        let pools = self.pools.iter().flatten();
+        let handed: Vec<Handed> = pools
+            .clone()
+            .map(Pool::hand_down)
+            .collect::<io::Result<_>>()?;
+        let sockets = pools
+            .filter_map(Pool::sockets)
+            .flat_map(|sockets| std::iter::once(&sockets.listen).chain(&sockets.status));
+        let export = Export::new(sockets)?;
+        Err(reload::execute(&self.program, &handed, &export))
+    }
+
+    /// Waits a moment until what worker processes have said is in the log, so that it stands before what we say next.
+    async fn flush_output(&mut self) -> Result<(), SupervisorError> {
+        let pools = self.pools.iter().flatten();
+        let mut expected: usize = pools.map(|pool| pool.tell(&ToPool::Flush, &[])).sum();
+        let patience = Instant::now() + FLUSH_TIMEOUT;
+        while expected > 0 {
+            let event = tokio::time::timeout_at(patience.into(), self.events.recv()).await;
+            let Ok(Some(event)) = event else { break };
+            match event.kind {
+                EventKind::Message {
+                    message: FromPool::Flushed,
+                    ..
+                } => expected -= 1,
+                _ => self.on_event(event)?,
+            }
         }
         Ok(())
     }
 
-    /// Leaves nothing behind: no process, and, by dropping the pool, no socket file.
+    fn reopen_logs(&mut self) {
+        let error_log = log::reopen();
+        let mut pools = self.pools.iter_mut().flatten();
+        let with_access_log = pools
+            .by_ref()
+            .filter_map(|pool| pool.reopen_logs(error_log).then_some(()))
+            .count();
+        if with_access_log > 0 {
+            log::notice(format_args!("access log file re-opened"));
+        }
+    }
+
+    fn all_gone(&self) -> bool {
+        self.pools.iter().flatten().all(Pool::is_gone)
+    }
+
+    /// Leaves nothing behind: no process, and, by dropping the pools, no socket file.
     async fn end(mut self) {
-        self.pool.kill();
+        self.pools.iter_mut().flatten().for_each(Pool::kill);
         let patience = Instant::now() + Duration::from_secs(1);
         // Worker processes whose pool process had to be killed die by the kernel's hand, a moment later.
-        while !self.pool.is_buried() && Instant::now() < patience {
+        while !self.pools.iter().flatten().all(Pool::is_buried) && Instant::now() < patience {
             // All errors are reasons to end, which we are doing.
             let _ = self.reap();
             while let Ok(event) = self.events.try_recv() {
-                let _ = self.pool.on_event(event);
+                let _ = self.on_event(event);
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        self.pool.log_summary();
+        self.pools.iter().flatten().for_each(Pool::log_summary);
     }
 }
 
@@ -204,3 +506,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+/// How long the supervisor waits for pool processes to log what their worker processes have said.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);

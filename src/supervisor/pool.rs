@@ -9,32 +9,39 @@
 //!                           get ready or was the second in a row to die young
 //! ```
 //!
+//! An *ondemand* pool has no pool process before its first connection, nor after it has been unused for a minute.
+//!
 //! Generations share everything but memory: listening sockets, the hand-over socket and the scoreboard outlive them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
-use rustix::process::{Pid, Signal, getpid};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use rustix::process::{Pid, getpid};
+use tokio::task::JoinHandle;
 
 use super::SupervisorError;
-use super::messages::{Channel, FromPool, Received, ReplaceReason, Start, ToPool};
-use super::process::{Exit, kill, spawn_pool_process, watch};
-use super::sockets::ListeningSockets;
-use crate::config::{ListenAddress, PoolConfig};
+use super::generation::{EventKind, EventSender, Generation, Phase};
+use super::messages::{Channel, FromPool, ReopenedLogs, ReplaceReason, Start, ToPool};
+use super::process::{Exit, spawn_pool_process, watch_listener};
+use super::reload::{Handed, HandedGeneration};
+use super::sockets::PoolSockets;
+use crate::config::{ListenAddress, PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
 use crate::log;
 use crate::scoreboard::{Lost, Scoreboard};
+use crate::zygote::Identity;
 
+/// See the module's documentation.
 pub(super) struct Pool {
     config: PoolConfig,
+    identity: Identity,
     processes: u32,
     /// None once the pool finishes: nobody can connect any more.
-    sockets: Option<ListeningSockets>,
+    sockets: Option<PoolSockets>,
+    access_log: Option<OwnedFd>,
+    slow_log: Option<OwnedFd>,
     scoreboard: Scoreboard,
     scoreboard_fd: OwnedFd,
     /// Sending and receiving end. Held here too, so that connections on their way survive any process.
@@ -42,85 +49,184 @@ pub(super) struct Pool {
     generations: Vec<Generation>,
     last_generation: u32,
     last_start: Instant,
-    /// Whether a generation was ever ready.
+    /// Whether a generation was ever ready, of this program or the one before it.
     served: bool,
+    /// Waits for the first connection of a pool that has no process.
+    dormant: Option<JoinHandle<()>>,
     /// Pool processes in a row that died young.
     early_deaths: u32,
     wanted: Option<ReplaceReason>,
     restart_at: Option<Instant>,
+    stop_at: Option<Instant>,
     kill_at: Option<Instant>,
     stopping: bool,
-    events: mpsc::UnboundedSender<Event>,
+    /// `process_control_timeout`; none for endless patience.
+    patience: Option<Duration>,
+    events: EventSender,
 }
 
-/// What comes from the control socket of a generation.
-#[derive(Debug)]
-pub(super) enum Event {
-    Message {
-        generation: u32,
-        message: FromPool,
-    },
-    /// Nothing more will come.
-    Closed {
-        generation: u32,
-    },
-}
-
-struct Generation {
-    number: u32,
-    pid: Pid,
-    control: Arc<AsyncFd<Channel>>,
-    started: Instant,
-    phase: Phase,
-    failure: Option<String>,
-    /// Both must be seen before it is gone: its last words may be read after its death.
-    exit: Option<Exit>,
-    closed: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Starting,
-    Ready,
-    Draining,
+/// What a pool is made of.
+pub(super) struct Parts {
+    pub(super) config: PoolConfig,
+    pub(super) identity: Identity,
+    /// Worker processes that share `pm.max_children` PHP workers: as many on NTS, one on ZTS.
+    pub(super) processes: u32,
+    pub(super) sockets: Option<PoolSockets>,
+    pub(super) patience: Option<Duration>,
+    pub(super) events: EventSender,
 }
 
 impl Pool {
-    /// Binds the sockets and makes what all generations share.
-    pub(super) fn new(
-        config: PoolConfig,
-        processes: u32,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> Result<Self, SupervisorError> {
-        let capacity = MAX_GENERATIONS * processes + SPARE_SLOTS;
-        let (scoreboard, scoreboard_fd) =
-            Scoreboard::create(capacity).map_err(SupervisorError::Setup)?;
-        Ok(Self {
-            sockets: Some(ListeningSockets::bind(&config)?),
+    /// Makes what all generations share, or takes it over from the program that this one has replaced.
+    pub(super) fn new(parts: Parts, handed: Option<Handed>) -> Result<Self, SupervisorError> {
+        let Parts {
             config,
+            identity,
             processes,
+            sockets,
+            patience,
+            events,
+        } = parts;
+        let mut generations = Vec::new();
+        let mut handover = None;
+        let mut scoreboard = None;
+        let mut last_generation = 0;
+        if let Some(handed) = handed {
+            last_generation = handed.last_generation;
+            handover = Some(handed.handover);
+            for HandedGeneration {
+                number,
+                pid,
+                control,
+                ready,
+            } in handed.generations
+            {
+                let phase = if ready { Phase::Ready } else { Phase::Draining };
+                let generation = Generation::new(number, pid, control, phase, true, events.clone());
+                generations.push(generation.map_err(SupervisorError::Setup)?);
+            }
+            // One that is too small, or that this version does not understand, stays with those who have it.
+            match Scoreboard::open(&handed.scoreboard) {
+                Ok(old) if old.capacity() >= capacity(processes) => {
+                    scoreboard = Some((old, handed.scoreboard));
+                }
+                Ok(old) => old.set_serving_generation(last_generation + 1),
+                Err(error) => log::warning(format_args!(
+                    "[pool {}] the workers before the reload have a scoreboard that cannot be used ({error}): they close their \
+                     idle connections",
+                    config.name
+                )),
+            }
+        }
+        let (scoreboard, scoreboard_fd) = match scoreboard {
+            Some(scoreboard) => scoreboard,
+            None => Scoreboard::create(capacity(processes)).map_err(SupervisorError::Setup)?,
+        };
+        let handover = match handover {
+            Some(handover) => handover,
+            None => handover_socket().map_err(SupervisorError::Setup)?,
+        };
+        // A pool that ends has no use for them.
+        let logs = if sockets.is_some() {
+            open_logs(&config)?
+        } else {
+            Logs::default()
+        };
+        Ok(Self {
+            access_log: logs.access,
+            slow_log: logs.slow,
+            served: generations
+                .iter()
+                .any(|old: &Generation| old.phase == Phase::Ready),
+            config,
+            identity,
+            processes,
+            sockets,
             scoreboard,
             scoreboard_fd: high_fd(scoreboard_fd),
-            handover: handover_socket().map_err(SupervisorError::Setup)?,
-            generations: Vec::new(),
-            last_generation: 0,
+            handover,
+            generations,
+            last_generation,
             last_start: Instant::now(),
-            served: false,
+            dormant: None,
             early_deaths: 0,
             wanted: None,
             restart_at: None,
+            stop_at: None,
             kill_at: None,
             stopping: false,
+            patience,
             events,
         })
     }
 
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
-        self.sockets.iter().flat_map(ListeningSockets::addresses)
+    pub(super) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Where it listens, as far as the system has chosen that: port 0 has become a number.
+    pub(super) fn chosen_addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        let sockets = self.sockets.iter();
+        let addresses = sockets.flat_map(|sockets| sockets.listen.addresses());
+        addresses.filter(|address| !self.config.listen.contains(address))
+    }
+
+    pub(super) fn sockets(&self) -> Option<&PoolSockets> {
+        self.sockets.as_ref()
+    }
+
+    /// Starts serving: with a pool process, or for an ondemand pool with the wait for a connection.
+    pub(super) fn start(&mut self) -> Result<(), SupervisorError> {
+        let busy = self.generations.iter().any(|old| old.phase == Phase::Ready);
+        if self.is_on_demand() && !busy {
+            self.sleep();
+            return Ok(());
+        }
+        self.start_generation()
+    }
+
+    /// Whether it does what it is to do: serve, or wait for connections.
+    pub(super) fn is_up(&self) -> bool {
+        self.dormant.is_some() || self.is_on_demand() || self.serves_last()
+    }
+
+    /// Whether its newest generation is ready.
+    fn serves_last(&self) -> bool {
+        self.generations.iter().any(|generation| {
+            generation.number == self.last_generation && generation.phase == Phase::Ready
+        })
+    }
+
+    fn is_on_demand(&self) -> bool {
+        matches!(self.config.pm, ProcessManager::OnDemand { .. })
+    }
+
+    /// Waits for a connection, without a process.
+    fn sleep(&mut self) {
+        let Some(sockets) = &self.sockets else { return };
+        // Those that end; the sockets themselves are watched through descriptors of our own.
+        let watched: Vec<OwnedFd> = sockets
+            .listen
+            .descriptors()
+            .filter_map(|socket| socket.try_clone_to_owned().ok())
+            .map(high_fd)
+            .collect();
+        let events = self.events.clone();
+        self.dormant = Some(tokio::spawn(async move {
+            wait_for_connection(watched).await;
+            let _ = events.send(EventKind::Connection);
+        }));
+    }
+
+    fn wake_up(&mut self) {
+        if let Some(task) = self.dormant.take() {
+            task.abort();
+        }
     }
 
     /// Starts a pool process beside those that there are.
-    pub(super) fn start_generation(&mut self) -> Result<(), SupervisorError> {
+    fn start_generation(&mut self) -> Result<(), SupervisorError> {
+        self.wake_up();
         self.restart_at = None;
         self.last_start = Instant::now();
         let Some(sockets) = &self.sockets else {
@@ -128,16 +234,21 @@ impl Pool {
         };
         let number = self.last_generation + 1;
         let (ours, theirs) = Channel::pair().map_err(SupervisorError::Setup)?;
-        let listeners: Vec<BorrowedFd<'_>> = sockets.descriptors().collect();
+        let listeners: Vec<BorrowedFd<'_>> = sockets.listen.descriptors().collect();
+        let (log, log_descriptor) = log::heritage();
         let start = Start {
             config: self.config.clone(),
+            identity: self.identity.clone(),
             generation: number,
             processes: self.processes,
             threads: (self.config.max_children / self.processes.max(1)).max(1),
             supervisor: getpid().as_raw_nonzero().get(),
-            log_level: log::level(),
+            log,
+            has_log: log_descriptor.is_some(),
+            has_access_log: self.access_log.is_some(),
+            has_slow_log: self.slow_log.is_some(),
             listeners: listeners.len(),
-            socket_files: sockets.files(),
+            socket_files: sockets.listen.files(),
         };
         let mut descriptors = listeners;
         descriptors.extend([
@@ -145,106 +256,118 @@ impl Pool {
             self.handover.0.as_fd(),
             self.handover.1.as_fd(),
         ]);
+        descriptors.extend(log_descriptor);
+        descriptors.extend(self.access_log.as_ref().map(AsFd::as_fd));
+        descriptors.extend(self.slow_log.as_ref().map(AsFd::as_fd));
         // Before the process exists, so that nothing can fail after that.
         ours.send(&ToPool::Start(Box::new(start)), &descriptors)?;
-        let control = Arc::new(watch(ours).map_err(SupervisorError::Setup)?);
         let pid = spawn_pool_process(&self.config.name, theirs.into_socket())
             .map_err(SupervisorError::Spawn)?;
         log::debug(format_args!(
             "[pool {}] pool process {pid} (generation {number}) started",
             self.config.name
         ));
-        tokio::spawn(forward(number, Arc::clone(&control), self.events.clone()));
-        self.last_generation = number;
-        self.generations.push(Generation {
+        let generation = Generation::new(
             number,
             pid,
-            control,
-            started: self.last_start,
-            phase: Phase::Starting,
-            failure: None,
-            exit: None,
-            closed: false,
-        });
+            ours,
+            Phase::Starting,
+            false,
+            self.events.clone(),
+        );
+        self.last_generation = number;
+        self.generations
+            .push(generation.map_err(SupervisorError::Setup)?);
         Ok(())
     }
 
-    pub(super) fn on_event(&mut self, event: Event) -> Result<(), SupervisorError> {
+    pub(super) fn on_event(&mut self, event: EventKind) -> Result<(), SupervisorError> {
         match event {
-            Event::Message {
+            EventKind::Message {
                 generation,
                 message,
             } => self.on_message(generation, message),
-            Event::Closed { generation } => {
+            EventKind::Closed { generation } => {
                 if let Some(generation) = self.generation(generation) {
                     generation.closed = true;
                 }
                 self.bury()
             }
+            EventKind::Connection => {
+                self.dormant = None;
+                if self.stopping || !self.generations.is_empty() {
+                    return Ok(());
+                }
+                self.start_or_retry();
+                Ok(())
+            }
         }
     }
 
-    /// A process of ours has been reaped: a pool process, or an orphan that we adopted.
-    pub(super) fn on_exit(&mut self, pid: Pid, exit: Exit) -> Result<(), SupervisorError> {
-        if let Some(lost) = self
+    /// A process of ours has been reaped: a pool process, or an orphan that we adopted. Whether it was this pool's.
+    pub(super) fn on_exit(&mut self, pid: Pid, exit: Exit) -> Result<bool, SupervisorError> {
+        let lost = self
             .scoreboard
-            .release(pid.as_raw_nonzero().get().cast_unsigned())
-        {
+            .release(pid.as_raw_nonzero().get().cast_unsigned());
+        if let Some(lost) = lost {
             // It died with its pool process, whose end is in the log.
             self.report_lost(pid, lost);
         }
+        let mut known = lost.is_some();
         if let Some(generation) = self
             .generations
             .iter_mut()
             .find(|generation| generation.pid == pid)
         {
             generation.exit = Some(exit);
+            known = true;
         }
-        self.bury()
+        self.bury()?;
+        Ok(known)
     }
 
     /// Wants a new generation in place of the current one. Many wishes make one replacement.
-    pub(super) fn replace(&mut self, reason: ReplaceReason) -> Result<(), SupervisorError> {
+    fn replace(&mut self, reason: ReplaceReason) {
         self.wanted = Some(reason);
-        self.replace_if_due()
+        self.replace_if_due();
     }
 
     /// Lets running requests finish, then ends; nobody can connect any more.
     pub(super) fn finish(&mut self) {
+        self.wake_up();
         self.stopping = true;
         self.scoreboard.set_stopping();
         for generation in &mut self.generations {
-            match generation.phase {
-                Phase::Starting => kill(generation.pid, Signal::KILL),
-                Phase::Ready => generation.drain(),
-                Phase::Draining => {}
-            }
+            generation.drain();
         }
         self.sockets = None;
+        self.stop_at = self.patience.map(|patience| Instant::now() + patience);
     }
 
     /// Ends at once.
     pub(super) fn stop(&mut self) {
+        self.wake_up();
         self.stopping = true;
         self.scoreboard.set_stopping();
-        for generation in &self.generations {
-            match generation.phase {
-                // It does not listen to us before PHP has started.
-                Phase::Starting => kill(generation.pid, Signal::KILL),
-                Phase::Ready | Phase::Draining => generation.send(&ToPool::Stop),
-            }
+        for generation in &mut self.generations {
+            generation.stop();
         }
+        self.stop_at = None;
         self.kill_at = Some(Instant::now() + STOP_TIMEOUT);
     }
 
     /// Ends what is left.
     pub(super) fn kill(&mut self) {
+        self.wake_up();
         self.stopping = true;
-        for generation in &self.generations {
-            if generation.exit.is_none() {
-                kill(generation.pid, Signal::KILL);
-            }
+        for generation in &mut self.generations {
+            generation.kill();
         }
+    }
+
+    /// Whether it has been told to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// Whether no pool process is left.
@@ -257,6 +380,43 @@ impl Pool {
         self.is_gone() && self.scoreboard.is_empty()
     }
 
+    /// Tells all generations something.
+    pub(super) fn tell(&self, message: &ToPool, descriptors: &[BorrowedFd<'_>]) -> usize {
+        let listening = self
+            .generations
+            .iter()
+            .filter(|generation| matches!(generation.phase, Phase::Ready | Phase::Draining));
+        listening
+            .map(|generation| generation.send_with(message, descriptors))
+            .count()
+    }
+
+    /// Opens the pool's logs anew and passes them on, with that of the error log; whether the pool has an access log.
+    pub(super) fn reopen_logs(&mut self, error_log: Option<BorrowedFd<'_>>) -> bool {
+        match open_logs(&self.config) {
+            Ok(logs) => {
+                self.access_log = logs.access;
+                self.slow_log = logs.slow;
+            }
+            // What was open goes on.
+            Err(error) => log::error(format_args!("{error}")),
+        }
+        let access_log = self.access_log.as_ref().map(AsFd::as_fd);
+        let slow_log = self.slow_log.as_ref().map(AsFd::as_fd);
+        let message = ToPool::ReopenLogs(ReopenedLogs {
+            error: error_log.is_some(),
+            access: access_log.is_some(),
+            slow: slow_log.is_some(),
+        });
+        let descriptors: Vec<BorrowedFd<'_>> = error_log
+            .into_iter()
+            .chain(access_log)
+            .chain(slow_log)
+            .collect();
+        self.tell(&message, &descriptors);
+        access_log.is_some()
+    }
+
     /// The last words.
     pub(super) fn log_summary(&self) {
         log::debug(format_args!(
@@ -266,32 +426,97 @@ impl Pool {
         ));
     }
 
+    /// What the program that replaces this one is to know.
+    pub(super) fn hand_down(&self) -> io::Result<Handed> {
+        let generations = self
+            .generations
+            .iter()
+            .filter(|generation| !generation.is_gone());
+        let generations = generations.map(|generation| {
+            Ok(HandedGeneration {
+                number: generation.number,
+                pid: generation.pid,
+                control: Channel::from_socket(generation.control_descriptor()?),
+                ready: generation.phase == Phase::Ready,
+            })
+        });
+        Ok(Handed {
+            config: self.config.clone(),
+            identity: self.identity.clone(),
+            processes: self.processes,
+            last_generation: self.last_generation,
+            scoreboard: self.scoreboard_fd.try_clone()?,
+            handover: (self.handover.0.try_clone()?, self.handover.1.try_clone()?),
+            generations: generations.collect::<io::Result<_>>()?,
+        })
+    }
+
     /// When to call [`on_deadline`](Self::on_deadline).
     pub(super) fn deadline(&self) -> Option<Instant> {
+        let ending = self.stop_at.into_iter().chain(self.kill_at);
         if self.stopping {
-            return self.kill_at;
+            return ending.min();
         }
         let replace_at = self
             .wanted
             .filter(|_| self.may_replace())
             .map(|_| self.last_start + REPLACE_INTERVAL);
-        self.restart_at.into_iter().chain(replace_at).min()
+        self.restart_at
+            .into_iter()
+            .chain(replace_at)
+            .chain(self.drained_until())
+            .min()
     }
 
-    pub(super) fn on_deadline(&mut self) -> Result<(), SupervisorError> {
+    /// When the patience with a generation that drains is over.
+    fn drained_until(&self) -> Option<Instant> {
+        let patience = self.patience?;
+        let draining = self
+            .generations
+            .iter()
+            .filter(|generation| generation.phase == Phase::Draining);
+        draining
+            .filter_map(|generation| generation.draining_since)
+            .map(|since| since + patience)
+            .min()
+    }
+
+    pub(super) fn on_deadline(&mut self) {
         let now = Instant::now();
         if self.kill_at.is_some_and(|time| time <= now) {
             self.kill_at = None;
             self.kill();
         }
-        if !self.stopping && self.restart_at.is_some_and(|time| time <= now) {
-            self.restart()?;
+        if self.stop_at.is_some_and(|time| time <= now) {
+            self.stop();
         }
-        self.replace_if_due()
+        if self.stopping {
+            return;
+        }
+        if let Some(patience) = self.patience {
+            for generation in &mut self.generations {
+                if generation.phase == Phase::Draining
+                    && generation
+                        .draining_since
+                        .is_some_and(|since| since + patience <= now)
+                {
+                    log::notice(format_args!(
+                        "[pool {}] pool process {} (generation {}) has not finished within process_control_timeout, it is ended",
+                        self.config.name, generation.pid, generation.number
+                    ));
+                    generation.stop();
+                }
+            }
+        }
+        if self.restart_at.is_some_and(|time| time <= now) {
+            self.restart();
+        }
+        self.replace_if_due();
     }
 
     fn on_message(&mut self, number: u32, message: FromPool) -> Result<(), SupervisorError> {
         let name = self.config.name.clone();
+        let is_last = number == self.last_generation;
         let Some(generation) = self.generation(number) else {
             return Ok(());
         };
@@ -300,47 +525,56 @@ impl Pool {
                 generation.phase = Phase::Ready;
                 let pid = generation.pid;
                 if self.stopping {
+                    self.finish();
                     return Ok(());
                 }
                 self.scoreboard.set_serving_generation(number);
+                let mut took_over = false;
                 for older in self
                     .generations
                     .iter_mut()
                     .filter(|other| other.number < number)
                 {
+                    took_over |= older.phase == Phase::Ready;
                     older.drain();
                 }
-                if self.served {
+                if took_over || self.early_deaths > 0 {
                     log::notice(format_args!(
                         "[pool {name}] pool process {pid} (generation {number}) has taken over"
                     ));
                 }
                 self.served = true;
-                log::notice(format_args!("ready to handle connections"));
             }
-            FromPool::Ready => {}
             FromPool::StartFailed { text } => generation.failure = Some(text),
             FromPool::ReplaceMe { reason } if generation.phase == Phase::Ready => {
                 log::notice(format_args!(
                     "[pool {name}] pool process {} wants a successor: {reason}",
                     generation.pid
                 ));
-                return self.replace(reason);
+                self.replace(reason);
             }
-            // Its successor is on its way.
-            FromPool::ReplaceMe { .. } => {}
+            // It exits by itself.
+            FromPool::Unused if generation.phase == Phase::Ready && is_last => {
+                generation.phase = Phase::Draining;
+            }
+            // Its successor is on its way; or the supervisor itself has listened.
+            FromPool::Ready
+            | FromPool::ReplaceMe { .. }
+            | FromPool::Unused
+            | FromPool::Flushed
+            | FromPool::Faulted => {}
         }
         Ok(())
     }
 
     /// Deals with every generation that is gone.
     fn bury(&mut self) -> Result<(), SupervisorError> {
-        let gone = |generation: &Generation| generation.closed && generation.exit.is_some();
-        while let Some(index) = self.generations.iter().position(gone) {
+        while let Some(index) = self.generations.iter().position(Generation::is_gone) {
             let generation = self.generations.remove(index);
             self.on_gone(&generation)?;
         }
-        self.replace_if_due()
+        self.replace_if_due();
+        Ok(())
     }
 
     fn on_gone(&mut self, generation: &Generation) -> Result<(), SupervisorError> {
@@ -354,7 +588,8 @@ impl Pool {
         let lived = generation.started.elapsed();
         let level = match phase {
             _ if self.stopping || generation.failure.is_some() => log::Level::Debug,
-            Phase::Draining if exit.is_clean() => log::Level::Notice,
+            Phase::Draining if exit.is_clean() => log::Level::Debug,
+            Phase::Stopping => log::Level::Debug,
             _ if !self.served => log::Level::Debug,
             _ => log::Level::Warning,
         };
@@ -366,10 +601,17 @@ impl Pool {
                 lived.subsec_micros()
             ),
         );
-        if self.stopping || phase == Phase::Draining {
+        if self.stopping {
             return Ok(());
         }
-        if !self.served {
+        if matches!(phase, Phase::Draining | Phase::Stopping) {
+            let was_last = number == self.last_generation;
+            if was_last && self.generations.is_empty() && self.is_on_demand() {
+                self.sleep();
+            }
+            return Ok(());
+        }
+        if !self.served && !self.is_on_demand() {
             return Err(match &generation.failure {
                 Some(text) => SupervisorError::StartFailed(text.clone()),
                 None => SupervisorError::DiedAtStart(exit.to_string()),
@@ -383,7 +625,7 @@ impl Pool {
         if self
             .generations
             .iter()
-            .any(|other| other.phase != Phase::Draining)
+            .any(|other| matches!(other.phase, Phase::Starting | Phase::Ready))
         {
             log::notice(format_args!("[pool {name}] another pool process goes on"));
             return Ok(());
@@ -394,7 +636,8 @@ impl Pool {
             0
         };
         if phase == Phase::Ready && self.early_deaths < 2 {
-            return self.restart();
+            self.restart();
+            return Ok(());
         }
         log::notice(format_args!(
             "[pool {name}] the next pool process starts in {} second(s)",
@@ -405,36 +648,35 @@ impl Pool {
     }
 
     /// Starts a generation in place of one that died; if that is impossible now, tries again later.
-    fn restart(&mut self) -> Result<(), SupervisorError> {
+    fn restart(&mut self) {
         // It serves whatever the old one was to be replaced for.
         self.wanted = None;
         self.scoreboard.count_restart();
-        self.start_or_retry()
+        self.start_or_retry();
     }
 
-    fn start_or_retry(&mut self) -> Result<(), SupervisorError> {
+    fn start_or_retry(&mut self) {
         if let Err(error) = self.start_generation() {
             log::error(format_args!("[pool {}] {error}", self.config.name));
             if self
                 .generations
                 .iter()
-                .all(|generation| generation.phase == Phase::Draining)
+                .all(|generation| matches!(generation.phase, Phase::Draining | Phase::Stopping))
             {
                 self.restart_at = Some(Instant::now() + RETRY);
             }
         }
-        Ok(())
     }
 
-    fn replace_if_due(&mut self) -> Result<(), SupervisorError> {
+    fn replace_if_due(&mut self) {
         if self.wanted.is_none()
             || !self.may_replace()
             || self.last_start.elapsed() < REPLACE_INTERVAL
         {
-            return Ok(());
+            return;
         }
         self.wanted = None;
-        self.start_or_retry()
+        self.start_or_retry();
     }
 
     /// Whether a replacement may start, but for its being too early.
@@ -446,6 +688,26 @@ impl Pool {
                 .generations
                 .iter()
                 .all(|generation| generation.phase != Phase::Starting)
+    }
+
+    /// Makes room for another generation after a reload: of those that still finish long requests, only so many may.
+    pub(super) fn bound_generations(&mut self) {
+        let mut finishing: Vec<&mut Generation> = self
+            .generations
+            .iter_mut()
+            .filter(|generation| generation.phase == Phase::Draining)
+            .collect();
+        finishing.sort_by_key(|generation| generation.number);
+        let most = MAX_GENERATIONS as usize - 2;
+        let count = finishing.len().saturating_sub(most);
+        for generation in finishing.into_iter().take(count) {
+            log::warning(format_args!(
+                "[pool {}] {most} older generations of workers still finish their requests: pool process {} (generation {}), the \
+                 oldest, is ended",
+                self.config.name, generation.pid, generation.number
+            ));
+            generation.stop();
+        }
     }
 
     fn report_lost(&self, pid: Pid, lost: Lost) {
@@ -467,56 +729,49 @@ impl Pool {
     }
 }
 
-impl Generation {
-    fn drain(&mut self) {
-        if self.phase != Phase::Draining {
-            self.phase = Phase::Draining;
-            self.send(&ToPool::Drain);
-        }
-    }
-
-    fn send(&self, message: &ToPool) {
-        if let Err(error) = self.control.get_ref().send(message, &[]) {
-            // Most likely it has just died, and we are about to learn that.
-            log::debug(format_args!(
-                "pool process {} was not told {message:?}: {error}",
-                self.pid
-            ));
-        }
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.wake_up();
     }
 }
 
-/// Reads a control socket to its end.
-async fn forward(
-    generation: u32,
-    control: Arc<AsyncFd<Channel>>,
-    events: mpsc::UnboundedSender<Event>,
-) {
-    while let Ok(mut ready) = control.readable().await {
-        match control.get_ref().receive() {
-            Ok(Received::Message(message, _)) => {
-                if events
-                    .send(Event::Message {
-                        generation,
-                        message,
-                    })
-                    .is_err()
-                {
-                    return;
-                }
+/// Returns when one of the listening sockets has a connection. One that cannot be watched counts as having one.
+async fn wait_for_connection(sockets: Vec<OwnedFd>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for socket in sockets {
+        tasks.spawn(async move {
+            if let Ok(socket) = watch_listener(socket) {
+                let _ = socket.readable().await;
             }
-            Ok(Received::Nothing) => ready.clear_ready(),
-            Ok(Received::Closed) => break,
-            Err(error) => {
-                log::error(format_args!(
-                    "generation {generation} is not understood: {error}"
-                ));
-                break;
-            }
-        }
+        });
     }
-    // If nobody listens any more, the supervisor is ending.
-    let _ = events.send(Event::Closed { generation });
+    tasks.join_next().await;
+}
+
+/// Files that a pool's worker processes write to.
+#[derive(Default)]
+struct Logs {
+    access: Option<OwnedFd>,
+    slow: Option<OwnedFd>,
+}
+
+fn open_logs(config: &PoolConfig) -> Result<Logs, SupervisorError> {
+    let access = config.access_log.as_deref().map(log::open_access_log);
+    let limits = &config.time_limits;
+    let slow = limits
+        .slowlog_file
+        .as_deref()
+        .filter(|_| limits.slowlog.is_some())
+        .map(|path| log::open_slow_log(path));
+    Ok(Logs {
+        access: access.transpose()?,
+        slow: slow.transpose()?,
+    })
+}
+
+/// Room in the scoreboard for worker processes.
+fn capacity(processes: u32) -> u32 {
+    MAX_GENERATIONS * processes + SPARE_SLOTS
 }
 
 /// The socket by which worker processes pass connections to each other, with room for many of them.

@@ -24,6 +24,7 @@ pub(crate) fn spawn_pool_process(pool: &str, control: OwnedFd) -> io::Result<Pid
     let child = Command::new("/proc/self/exe")
         .arg0(format!("fe-php: pool {pool}"))
         .arg(POOL_PROCESS)
+        .env_remove(super::reload::RELOAD)
         .stdin(Stdio::from(control))
         // As under php-fpm, whose workers' standard output leads nowhere either.
         .stdout(Stdio::null())
@@ -38,6 +39,12 @@ pub(crate) fn watch(control: Channel) -> io::Result<AsyncFd<Channel>> {
     // SAFETY: a `Channel` owns its descriptor and never changes it, so it stays open and the same until it is dropped,
     // which `AsyncFd` does after deregistration.
     Ok(unsafe { AsyncFd::register_with_interest(control, Interest::READABLE) }?)
+}
+
+/// Makes the runtime watch a listening socket for connections.
+pub(super) fn watch_listener(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open and the same until it is dropped, which `AsyncFd` does after deregistration.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
 
 /// The next process that has ended, child or adopted: the supervisor adopts worker processes whose pool process died.

@@ -9,13 +9,16 @@
 //! ```
 
 use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::log;
+use crate::config::PoolConfig;
+use crate::log::{self, Source, WorkerPipes};
 use crate::pm::{Action, Census, Manager};
 use crate::scoreboard::{ProcessView, Scoreboard};
+use crate::supervisor::messages::{Channel, ToWorker};
 use crate::supervisor::process::{Exit, kill};
 
 /// The worker processes of one generation of a pool.
@@ -32,6 +35,10 @@ pub(super) struct Child {
     started: Instant,
     serving: bool,
     phase: Phase,
+    /// The way down to it.
+    control: Channel,
+    /// Where it says something, if that is read.
+    output: Option<WorkerPipes>,
     /// Requests it had run when it was last looked at, and since when that number has been the same.
     requests: u64,
     idle_since: Instant,
@@ -59,9 +66,9 @@ pub(super) struct Burial {
 }
 
 impl Children {
-    pub(super) fn new(pool: &str, manager: Manager) -> Self {
+    pub(super) fn new(config: &PoolConfig, manager: Manager) -> Self {
         Self {
-            pool: pool.to_owned(),
+            pool: config.name.clone(),
             table: HashMap::new(),
             wanted: manager.at_start(),
             manager,
@@ -81,7 +88,7 @@ impl Children {
         self.running() < self.wanted
     }
 
-    pub(super) fn add(&mut self, pid: Pid) {
+    pub(super) fn add(&mut self, pid: Pid, control: Channel, output: Option<WorkerPipes>) {
         let now = Instant::now();
         self.table.insert(
             pid,
@@ -89,6 +96,8 @@ impl Children {
                 started: now,
                 serving: false,
                 phase: Phase::Serving,
+                control,
+                output,
                 requests: 0,
                 idle_since: now,
             },
@@ -123,6 +132,9 @@ impl Children {
     /// It is gone; `None` if it was none of ours.
     pub(super) fn remove(&mut self, pid: Pid, exit: Exit) -> Option<Burial> {
         let child = self.table.remove(&pid)?;
+        if let Some(output) = child.output {
+            output.finish();
+        }
         // As php-fpm: one that had to be killed is replaced.
         let quietly = exit.signal().is_none_or(|signal| signal == libc::SIGQUIT);
         let was_retired = child.phase == Phase::Retiring && quietly;
@@ -135,6 +147,46 @@ impl Children {
             was_retired,
             was_leaving: child.phase == Phase::Leaving,
         })
+    }
+
+    /// What to read when there is something.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = (Pid, Source, BorrowedFd<'_>)> {
+        self.table.iter().flat_map(|(pid, child)| {
+            let sources = child.output.iter().flat_map(WorkerPipes::sources);
+            sources.map(|(source, fd)| (*pid, source, fd))
+        })
+    }
+
+    /// Logs what one has said.
+    pub(super) fn read_output(&mut self, pid: Pid, source: Source) {
+        let child = self.table.get_mut(&pid);
+        if let Some(output) = child.and_then(|child| child.output.as_mut()) {
+            output.read(source);
+        }
+    }
+
+    /// Logs what all have said.
+    pub(super) fn read_outputs(&mut self) {
+        for output in self
+            .table
+            .values_mut()
+            .filter_map(|child| child.output.as_mut())
+        {
+            output.read(Source::Stdout);
+            output.read(Source::Stderr);
+        }
+    }
+
+    /// Tells all of them something.
+    pub(super) fn tell(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
+        for (pid, child) in &self.table {
+            if let Err(error) = child.control.send(message, descriptors) {
+                log::warning(format_args!(
+                    "[pool {}] child {pid} was not told {message:?}: {error}",
+                    self.pool
+                ));
+            }
+        }
     }
 
     /// Whether the process manager looks at the pool every second.

@@ -19,7 +19,7 @@ mod fork;
 mod privileges;
 mod worker;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,17 +28,22 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid};
 
-pub(crate) use self::worker::{DrainSignal, Handover, Reports, WorkerMessage, WorkerProcess};
+pub(crate) use self::privileges::{Identity, IdentityError};
+pub(crate) use self::worker::{
+    DrainSignal, Handover, Reports, WorkerLogs, WorkerMessage, WorkerProcess,
+};
 
 use self::children::{Burial, Children};
 use self::fork::{Forked, SignalQueue};
+use self::privileges::become_worker;
 use crate::config::PoolConfig;
 use crate::descriptor::{high_fd, reserve_low};
-use crate::log;
+use crate::log::{self, LogFile, Pipes, Source};
 use crate::pm::Manager;
 use crate::scoreboard::{Lost, Scoreboard};
 use crate::supervisor::messages::{
-    Channel, FromPool, MessageError, Received, ReplaceReason, Start, ToPool, retry,
+    Channel, FromPool, MessageError, Received, ReopenedLogs, ReplaceReason, Start, ToPool,
+    ToWorker, retry,
 };
 use crate::supervisor::process::{Exit, kill, reap};
 use crate::supervisor::sockets::SocketFile;
@@ -65,6 +70,22 @@ pub(crate) fn main<E>(
     }
 }
 
+/// What [`PoolProcess::wait`] has found.
+struct Waited {
+    /// A connection waits for a worker process to be forked.
+    connection: bool,
+    /// Worker processes have said something.
+    output: Vec<(Pid, Source)>,
+}
+
+/// What is made before a fork, for both sides.
+struct Birth {
+    /// With `catch_workers_output`.
+    pipes: Option<Pipes>,
+    ours: Channel,
+    theirs: Channel,
+}
+
 struct PoolProcess<E> {
     start: Start,
     pid: Pid,
@@ -81,6 +102,11 @@ struct PoolProcess<E> {
     handover: Handover,
     scoreboard: Arc<Scoreboard>,
     children: Children,
+    logs: WorkerLogs,
+    /// In a worker process: its side of what was made before the fork.
+    birth: Option<Birth>,
+    /// Since when there has been no worker process.
+    empty_since: Instant,
     /// When the process manager looks at the pool again.
     tick_at: Instant,
     /// A worker process has said that requests wait while all are busy.
@@ -120,8 +146,14 @@ impl<E> PoolProcess<E> {
         fork::close_stdin()?;
         let signals = SignalQueue::new()?;
         let (start, mut descriptors) = receive_start(&control)?;
-        log::set_level(start.log_level);
         let mut next = || descriptors.pop().ok_or(MessageError::Truncated);
+        // From the last to the first.
+        let slow_log = start.has_slow_log.then(&mut next).transpose()?;
+        let access_log = start.has_access_log.then(&mut next).transpose()?;
+        log::inherit(
+            start.log.clone(),
+            start.has_log.then(&mut next).transpose()?,
+        );
         let handover = Handover {
             receive: next()?,
             send: next()?,
@@ -148,7 +180,13 @@ impl<E> PoolProcess<E> {
         drop(scripts_own);
         let manager = Manager::new(start.process_manager(), start.processes);
         Ok(Some(Self {
-            children: Children::new(&start.config.name, manager),
+            children: Children::new(&start.config, manager),
+            logs: WorkerLogs {
+                access: access_log.map(LogFile::new).map(Arc::new),
+                slow: slow_log.map(LogFile::new).map(Arc::new),
+            },
+            birth: None,
+            empty_since: Instant::now(),
             tick_at: Instant::now() + TICK,
             in_demand: false,
             start,
@@ -184,6 +222,11 @@ impl<E> PoolProcess<E> {
             if self.state != State::Running && self.children.is_empty() {
                 break;
             }
+            if self.is_unused() {
+                // The supervisor waits for the next connection in our place.
+                self.tell_supervisor(&FromPool::Unused);
+                break;
+            }
             if !self.ready && self.early_deaths >= MAX_EARLY_DEATHS && !self.is_stopping() {
                 let text = format!(
                     "{} worker processes in a row ended before they served",
@@ -192,12 +235,15 @@ impl<E> PoolProcess<E> {
                 self.tell_supervisor(&FromPool::StartFailed { text });
                 self.stop();
             }
-            let waits = self.wait();
+            let waited = self.wait();
+            for (pid, source) in waited.output {
+                self.children.read_output(pid, source);
+            }
             self.handle_signals();
             self.handle_reports();
             self.handle_control();
             self.kill_late();
-            self.manage(waits);
+            self.manage(waited.connection);
         }
         if self.orphaned {
             // The supervisor was killed, so it could not do this itself.
@@ -214,8 +260,29 @@ impl<E> PoolProcess<E> {
     }
 
     /// Signals are still blocked here; `self` is the child's own copy, and what it is not to have is closed first.
-    fn run_worker_process(self) -> i32 {
+    fn run_worker_process(mut self) -> i32 {
         drop((self.control, self.signals, self.reports, self.children));
+        let Some(Birth { pipes, theirs, .. }) = self.birth.take() else {
+            return EXIT_SOFTWARE;
+        };
+        // The log stays where it was, whatever becomes of standard error.
+        let crash_log = log::leave_standard_error();
+        let stderr = match pipes {
+            Some(pipes) => pipes.into_child().map(Some),
+            None => log::to_null().map(|()| None),
+        };
+        let stderr = match stderr {
+            Ok(stderr) => stderr,
+            Err(error) => {
+                log::error(format_args!("a worker process cannot start: {error}"));
+                return EXIT_SOFTWARE;
+            }
+        };
+        if let Err(error) = become_worker(&self.start.identity, &self.start.config) {
+            log::error(format_args!("{error}"));
+            return EXIT_SOFTWARE;
+        }
+        // Changing the user has taken it back, should it have been set before.
         if !fork::die_with(self.pid, Signal::KILL) {
             return EXIT_SOFTWARE;
         }
@@ -223,6 +290,7 @@ impl<E> PoolProcess<E> {
             config,
             generation,
             threads,
+            supervisor,
             ..
         } = self.start;
         let pid = getpid().as_raw_nonzero().get();
@@ -247,15 +315,23 @@ impl<E> PoolProcess<E> {
             drain: DrainSignal::new(self.drain, generation, Arc::clone(&self.scoreboard)),
             scoreboard: self.scoreboard,
             reports: Reports::new(self.reports_sender),
+            control: theirs,
+            logs: self.logs,
+            stderr,
+            crash_log,
+            supervisor,
         })
     }
 
-    /// Waits until there is something to do; says whether a connection waits for a worker process to be forked.
-    fn wait(&self) -> bool {
+    /// Waits until there is something to do.
+    fn wait(&self) -> Waited {
         let tick = (self.state == State::Running && self.children.ticks()).then_some(self.tick_at);
         let deadline = match self.state {
             State::Stopping { kill_at } => Some(kill_at),
-            State::Running => self.fork_at.into_iter().chain(tick).min(),
+            State::Running => {
+                let unused = self.may_be_unused().then(|| self.empty_since + UNUSED);
+                self.fork_at.into_iter().chain(tick).chain(unused).min()
+            }
             State::Draining => None,
         };
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -277,9 +353,39 @@ impl<E> PoolProcess<E> {
                     .map(|listener| PollFd::new(listener, PollFlags::IN)),
             );
         }
+        let sources = fds.len();
+        let outputs: Vec<(Pid, Source, BorrowedFd<'_>)> = self.children.outputs().collect();
+        fds.extend(
+            outputs
+                .iter()
+                .map(|(_, _, fd)| PollFd::new(fd, PollFlags::IN)),
+        );
         // An interrupted or failed wait only makes us look at everything once more.
         let _ = poll(&mut fds, timeout.as_ref());
-        fds[own..].iter().any(|fd| !fd.revents().is_empty())
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let ready = outputs.iter().zip(&fds[sources..]);
+        Waited {
+            connection: fds[own..sources].iter().any(is_ready),
+            output: ready
+                .filter(|(_, fd)| is_ready(fd))
+                .map(|((pid, source, _), _)| (*pid, *source))
+                .collect(),
+        }
+    }
+
+    /// Whether this process could go when it has nothing to do for a while.
+    fn may_be_unused(&self) -> bool {
+        self.children.is_empty() && self.start.process_manager().is_on_demand()
+    }
+
+    fn is_unused(&self) -> bool {
+        let mut channel = [PollFd::new(&self.handover.receive, PollFlags::IN)];
+        self.state == State::Running
+            && self.ready
+            && self.may_be_unused()
+            && self.empty_since.elapsed() >= UNUSED
+            && !self.children.is_one_missing()
+            && matches!(poll(&mut channel, Some(&NO_TIME)), Ok(0))
     }
 
     /// Whether a connection that comes now is to be answered by a fork, since nobody is idle.
@@ -356,6 +462,13 @@ impl<E> PoolProcess<E> {
         while !self.is_stopping() {
             match self.control.receive() {
                 Ok(Received::Message(ToPool::Drain, _)) => self.drain(),
+                Ok(Received::Message(ToPool::Flush, _)) => {
+                    self.children.read_outputs();
+                    self.tell_supervisor(&FromPool::Flushed);
+                }
+                Ok(Received::Message(ToPool::ReopenLogs(which), descriptors)) => {
+                    self.reopen_logs(which, descriptors);
+                }
                 Ok(Received::Message(ToPool::Stop, _)) => self.stop(),
                 Ok(Received::Message(ToPool::Start(_), _)) => self.warn("was told to start twice"),
                 Ok(Received::Nothing) => return,
@@ -378,9 +491,13 @@ impl<E> PoolProcess<E> {
         }
         self.fork_at = None;
         while self.state == State::Running && self.children.is_one_missing() {
-            match fork::fork() {
-                Ok(Forked::Child) => return Some(Forked::Child),
-                Ok(Forked::Parent { child }) => {
+            let forked = self.birth().and_then(|birth| Ok((birth, fork::fork()?)));
+            match forked {
+                Ok((birth, Forked::Child)) => {
+                    self.birth = Some(birth);
+                    return Some(Forked::Child);
+                }
+                Ok((birth, Forked::Parent { child })) => {
                     // Replacements are worth a word, what the process manager does is not.
                     let level = if self.replacing > 0 {
                         self.replacing -= 1;
@@ -393,7 +510,12 @@ impl<E> PoolProcess<E> {
                         level,
                         format_args!("[pool {}] child {child} started", self.name()),
                     );
-                    self.children.add(child);
+                    let number = child.as_raw_nonzero().get();
+                    let output = birth.pipes.map(|pipes| {
+                        let decorate = self.start.config.decorate_workers_output;
+                        pipes.into_parent(&self.start.config.name, number, decorate)
+                    });
+                    self.children.add(child, birth.ours, output);
                 }
                 Err(error) => {
                     log::error(format_args!(
@@ -408,6 +530,17 @@ impl<E> PoolProcess<E> {
         None
     }
 
+    /// What a worker process and this one are to share.
+    fn birth(&self) -> std::io::Result<Birth> {
+        let pipes = self.start.config.catch_workers_output.then(Pipes::new);
+        let (ours, theirs) = Channel::pair()?;
+        Ok(Birth {
+            pipes: pipes.transpose()?,
+            ours,
+            theirs,
+        })
+    }
+
     fn reap(&mut self) {
         while let Some((pid, exit)) = reap() {
             let lost = self
@@ -415,6 +548,7 @@ impl<E> PoolProcess<E> {
                 .release(pid.as_raw_nonzero().get().cast_unsigned());
             // Module startup may have left processes behind that are not ours to report.
             if let Some(burial) = self.children.remove(pid, exit) {
+                self.empty_since = Instant::now();
                 self.bury(pid, &burial, exit, lost);
             }
         }
@@ -459,6 +593,9 @@ impl<E> PoolProcess<E> {
         }
         if !exit.is_clean() {
             self.scoreboard.count_crash(lost);
+        }
+        if matches!(exit.signal(), Some(libc::SIGSEGV | libc::SIGBUS)) {
+            self.tell_supervisor(&FromPool::Faulted);
         }
         if (lived < EARLY || !burial.served) && lost.is_empty() && lost.requests == 0 {
             self.early_deaths += 1;
@@ -511,6 +648,15 @@ impl<E> PoolProcess<E> {
     fn signal_children(&self, signal: Signal) {
         for pid in self.children.pids() {
             kill(pid, signal);
+        }
+    }
+
+    /// Goes over to logs that the supervisor has opened anew, and has the worker processes do so.
+    fn reopen_logs(&self, which: ReopenedLogs, descriptors: Vec<OwnedFd>) {
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        self.children.tell(&ToWorker::ReopenLogs(which), &borrowed);
+        if let Err(error) = self.logs.reopen(which, descriptors) {
+            self.warn(&format!("a log that was re-opened cannot be used: {error}"));
         }
     }
 
@@ -571,6 +717,7 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
             Received::Message(ToPool::Drain | ToPool::Stop, _) | Received::Closed => {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
             }
+            Received::Message(ToPool::Flush | ToPool::ReopenLogs(_), _) => {}
             Received::Nothing => {
                 let mut fds = [PollFd::new(control, PollFlags::IN)];
                 retry(|| poll(&mut fds, None))?;
@@ -581,6 +728,14 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
 
 /// How often the process manager looks at the pool, as php-fpm's.
 const TICK: Duration = Duration::from_secs(1);
+
+/// An ondemand pool without worker processes for this time needs no pool process.
+const UNUSED: Duration = Duration::from_secs(60);
+
+const NO_TIME: rustix::time::Timespec = rustix::time::Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// What SIGTERM does not end within this time gets SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,11 +1,13 @@
 //! What a worker process is given.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crate::config::PoolConfig;
+use crate::log::{self, LogFile, WorkerStderr};
 use crate::scoreboard::{Scoreboard, Slot};
+use crate::supervisor::messages::{Channel, ReopenedLogs};
 
 /// Everything that a worker process owns when it begins. All descriptors are nonblocking, close-on-exec and out of the
 /// way of scripts.
@@ -32,6 +34,43 @@ pub(crate) struct WorkerProcess<E> {
     pub(crate) drain: DrainSignal,
     /// The way up to the pool process.
     pub(crate) reports: Reports,
+    /// The way down from it; readable when there is something.
+    pub(crate) control: Channel,
+    /// Files to write to.
+    pub(crate) logs: WorkerLogs,
+    /// Standard error by another number, if it is read.
+    pub(crate) stderr: Option<WorkerStderr>,
+    /// The number of the log's descriptor, for a crash.
+    pub(crate) crash_log: RawFd,
+    /// The supervisor.
+    pub(crate) supervisor: i32,
+}
+
+/// Log files of a pool, which the supervisor has opened.
+#[derive(Debug)]
+pub(crate) struct WorkerLogs {
+    /// `access.log`
+    pub(crate) access: Option<Arc<LogFile>>,
+    /// `slowlog`
+    pub(crate) slow: Option<Arc<LogFile>>,
+}
+
+impl WorkerLogs {
+    /// Goes over to files that were opened anew, with the error log's.
+    pub(crate) fn reopen(&self, which: ReopenedLogs, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let mut descriptors = descriptors.into_iter();
+        if which.error
+            && let Some(descriptor) = descriptors.next()
+        {
+            log::adopt(descriptor)?;
+        }
+        for (log, is_there) in [(&self.access, which.access), (&self.slow, which.slow)] {
+            if is_there && let (Some(descriptor), Some(log)) = (descriptors.next(), log) {
+                log.replace(descriptor)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<E> WorkerProcess<E> {

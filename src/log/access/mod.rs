@@ -70,21 +70,32 @@ pub(crate) struct AccessRecord<'a> {
     pub(crate) memory: usize,
 }
 
-/// An access log cannot be opened; in php-fpm's words.
+/// An access log or slow log cannot be opened; in php-fpm's words.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to open access log ({}): {}", path.display(), Errno(source))]
+#[error("failed to open {what} ({}): {}", path.display(), Errno(source))]
 pub(crate) struct AccessLogError {
+    what: &'static str,
     path: PathBuf,
     source: io::Error,
 }
 
 /// Opens an access log, in the supervisor: at its start, and anew at SIGUSR1.
 pub(crate) fn open_access_log(path: &Path) -> Result<OwnedFd, AccessLogError> {
+    open("access log", path)
+}
+
+/// Opens a slow log, likewise.
+pub(crate) fn open_slow_log(path: &Path) -> Result<OwnedFd, AccessLogError> {
+    open("slow log", path)
+}
+
+fn open(what: &'static str, path: &Path) -> Result<OwnedFd, AccessLogError> {
     let fd = super::open(path).map_err(|source| AccessLogError {
+        what,
         path: path.to_owned(),
         source,
     })?;
-    super::debug(format_args!("open access log ({})", path.display()));
+    super::debug(format_args!("open {what} ({})", path.display()));
     Ok(fd)
 }
 
@@ -115,7 +126,7 @@ impl CpuTime {
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     format: AccessFormat,
-    file: LogFile,
+    file: Arc<LogFile>,
     /// `access.suppress_path[]`
     suppressed: Vec<Vec<u8>>,
     pool: String,
@@ -124,17 +135,17 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    /// Takes over a descriptor that [`open_access_log`] made.
+    /// `file` is made of a descriptor that [`open_access_log`] made; whoever has it may replace it.
     pub(crate) fn new(
         format: AccessFormat,
-        descriptor: OwnedFd,
+        file: Arc<LogFile>,
         suppressed: &[String],
         pool: &str,
         supervisor: i32,
     ) -> Self {
         Self {
             format,
-            file: LogFile::new(descriptor),
+            file,
             suppressed: suppressed
                 .iter()
                 .map(|path| path.clone().into_bytes())
@@ -147,11 +158,6 @@ impl AccessLog {
     /// The format, for what it needs.
     pub(crate) fn format(&self) -> &AccessFormat {
         &self.format
-    }
-
-    /// Writes to this descriptor from now on, which the supervisor has reopened.
-    pub(crate) fn adopt(&self, descriptor: OwnedFd) -> io::Result<()> {
-        self.file.replace(descriptor)
     }
 
     /// Whether the request is not to be logged: a successful GET or HEAD without query or body, of a path that is listed.

@@ -44,7 +44,7 @@ fn writer(format: &str, path: &Path, suppressed: &[&str]) -> AccessWriter {
     let suppressed: Vec<String> = suppressed.iter().map(ToString::to_string).collect();
     AccessWriter::new(Arc::new(AccessLog::new(
         AccessFormat::parse(format).expect("a format"),
-        open_access_log(path).expect("opens"),
+        Arc::new(LogFile::new(open_access_log(path).expect("opens"))),
         &suppressed,
         "www",
         4711,
@@ -316,7 +316,8 @@ fn reopened_log_gets_the_lines_of_every_thread() {
     first.write(&record(&variables));
     first
         .log
-        .adopt(open_access_log(&new).expect("opens"))
+        .file
+        .replace(open_access_log(&new).expect("opens"))
         .expect("replaced");
     first.write(&record(&variables));
     second.write(&record(&variables));

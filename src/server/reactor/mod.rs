@@ -55,7 +55,8 @@ const WAKE: u64 = 1 << 42;
 const DRAIN: u64 = 1 << 43;
 const QUIT: u64 = 1 << 44;
 const QUEUE: u64 = 1 << 45;
-const RELAY: u64 = 1 << 46;
+const CONTROL: u64 = 1 << 46;
+const RELAY: u64 = 1 << 47;
 
 /// Everything a reactor is given.
 pub(crate) struct Sources {
@@ -75,8 +76,17 @@ pub(crate) struct Sources {
     /// Where requests go that other threads of this process may run, if there are any; else whole connections go to
     /// sibling processes.
     pub(crate) queue: Option<Arc<ThreadQueue>>,
+    /// The way down from the pool process; one reactor of a process has it.
+    pub(crate) control: Option<Control>,
     /// Called by a PHP thread before it waits for its client's body.
     pub(crate) before_waiting: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Messages from the pool process.
+pub(crate) struct Control {
+    pub(crate) channel: crate::supervisor::messages::Channel,
+    /// Called when there is something to receive; false if nothing will come any more.
+    pub(crate) receive: Box<dyn Fn(&crate::supervisor::messages::Channel) -> bool + Send>,
 }
 
 /// See the module's documentation.
@@ -160,6 +170,14 @@ impl Reactor {
             EventData::new_u64(QUIT),
             EventFlags::IN,
         )?;
+        if let Some(control) = &sources.control {
+            epoll::add(
+                &*epoll,
+                &control.channel,
+                EventData::new_u64(CONTROL),
+                EventFlags::IN,
+            )?;
+        }
         let limits = &sources.limits;
         let values: Vec<(&'static [u8], Vec<u8>)> = vec![
             (
@@ -342,6 +360,7 @@ impl Reactor {
                     self.start_drain(Cause::Quit);
                     let _ = epoll::delete(&*self.epoll, &*self.sources.quit);
                 }
+                CONTROL => self.receive_control(),
                 HANDOVER | QUEUE => idle_sources.0 = true,
                 token if token >= RELAY => {
                     self.relay_event(usize::try_from(token - RELAY).unwrap_or(usize::MAX));
@@ -365,6 +384,17 @@ impl Reactor {
             }
         }
         self.look_after_time();
+    }
+
+    fn receive_control(&mut self) {
+        let closed = self
+            .sources
+            .control
+            .take_if(|control| !(control.receive)(&control.channel));
+        if let Some(control) = closed {
+            // It fails only for a descriptor that is not registered.
+            let _ = epoll::delete(&*self.epoll, &control.channel);
+        }
     }
 
     /// Takes a connection from each of the listeners that have a bit in `which`, until one has brought a request.
