@@ -28,6 +28,8 @@ pub(crate) struct PoolConfig {
     pub(crate) max_requests: u32,
     /// `pm.queue_timeout` (fe-php's own): a request that has waited longer for a worker is refused.
     pub(crate) queue_timeout: Option<Duration>,
+    /// `pm.queue_answer` (fe-php's own): what a request is told that waited too long, or found too many waiting.
+    pub(crate) queue_answer: QueueAnswer,
     /// Status and ping pages.
     pub(crate) status: StatusConfig,
     /// `access.log`
@@ -152,6 +154,15 @@ impl ProcessManager {
     }
 }
 
+/// `pm.queue_answer`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum QueueAnswer {
+    /// Status 503 with Retry-After.
+    ServiceUnavailable,
+    /// FCGI_OVERLOADED.
+    Overloaded,
+}
+
 /// Status and ping pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StatusConfig {
@@ -254,6 +265,7 @@ impl PoolConfig {
             max_children,
             max_requests: 0,
             queue_timeout: None,
+            queue_answer: QueueAnswer::Overloaded,
             status: StatusConfig::default(),
             access_log: None,
             access_format: None,
