@@ -45,7 +45,11 @@ fn main() {
     for file in HEADERS.iter().chain(SOURCES) {
         println!("cargo:rerun-if-changed={file}");
     }
-    for file in ["main/php_version.h", "main/php_config.h"] {
+    for file in [
+        "main/php_version.h",
+        "main/php_config.h",
+        "main/build-defs.h",
+    ] {
         println!(
             "cargo:rerun-if-changed={}",
             php.include.join(file).display()
@@ -57,6 +61,9 @@ fn main() {
     println!("cargo:rustc-check-cfg=cfg(php_zts)");
     if php.zts {
         println!("cargo:rustc-cfg=php_zts");
+    }
+    for (name, value) in &php.build {
+        println!("cargo:rustc-env=FE_PHP_BUILD_{name}={value}");
     }
     for minor in OLDEST.1..=NEWEST_KNOWN {
         println!("cargo:rustc-check-cfg=cfg(php8{minor})");
@@ -84,6 +91,8 @@ struct Php {
     include_flags: Vec<String>,
     version: (u32, u32),
     zts: bool,
+    /// Facts that php-fpm has compiled in, for `env!()`: name and value.
+    build: Vec<(&'static str, String)>,
 }
 
 impl Php {
@@ -113,12 +122,32 @@ impl Php {
         let zts = config_h
             .lines()
             .any(|line| line.trim_end() == "#define ZTS 1");
+        let build_defs = header(&include, "main/build-defs.h");
+        let build = vec![
+            (
+                "VERSION",
+                format!(
+                    "{}.{}.{}",
+                    version.0,
+                    version.1,
+                    number(&version_h, "PHP_RELEASE_VERSION")
+                ),
+            ),
+            ("PREFIX", text(&build_defs, "PHP_PREFIX")),
+            ("SYSCONFDIR", text(&build_defs, "PHP_SYSCONFDIR")),
+            ("LOCALSTATEDIR", text(&build_defs, "PHP_LOCALSTATEDIR")),
+            (
+                "CONFIG_FILE_PATH",
+                text(&build_defs, "PHP_CONFIG_FILE_PATH"),
+            ),
+        ];
         Self {
             config,
             include,
             include_flags,
             version,
             zts,
+            build,
         }
     }
 
@@ -223,6 +252,23 @@ fn number(text: &str, name: &str) -> u32 {
             value.trim().parse().ok()
         })
         .unwrap_or(0)
+}
+
+/// The value of `#define name "value"`.
+fn text(header: &str, name: &str) -> String {
+    header
+        .lines()
+        .find_map(|line| {
+            let value = line.strip_prefix("#define ")?.strip_prefix(name)?;
+            Some(
+                value
+                    .trim()
+                    .strip_prefix('"')?
+                    .strip_suffix('"')?
+                    .to_owned(),
+            )
+        })
+        .unwrap_or_default()
 }
 
 /// How `csrc/` is compiled. It says nothing to Cargo yet.
