@@ -1,10 +1,135 @@
 //! The configuration, checked, in the form that processes hand each other: what php-fpm.conf and the command line say.
+//!
+//! ```text
+//! ini/          text → statements              PHP's INI syntax
+//! file.rs       statements → settings          sections, includes; by directive.rs, the table of all directives
+//! check.rs      php-fpm's checks and defaults
+//! typed.rs      settings → GlobalConfig, PoolConfig
+//! dump.rs       settings → what -tt shows
+//! ```
 
+mod check;
+mod directive;
+mod dump;
+mod file;
 mod global;
+mod ini;
+mod messages;
+mod options;
 mod pool;
+mod settings;
+mod typed;
+
+use check::{Checker, FormatCheck};
+use file::{Failed, Reader, Sections};
 
 pub(crate) use global::{GlobalConfig, LogTarget};
+pub(crate) use messages::Messages;
+pub(crate) use options::{FpmOptions, PhpBuild};
 pub(crate) use pool::{
     IniConfig, IniMode, IniSetting, Limits, ListenAddress, Name, PoolConfig, ProcessManager,
-    ResourceLimits, SocketOptions, StatusConfig, TimeLimits,
+    QueueAnswer, ResourceLimits, SocketOptions, StatusConfig, TimeLimits,
 };
+
+/// All of php-fpm.conf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Section `[global]`.
+    pub(crate) global: GlobalConfig,
+    /// The pools, in the order of the file.
+    pub(crate) pools: Vec<PoolConfig>,
+}
+
+/// The configuration is not usable. The messages say why; php-fpm logs "FPM initialization failed" after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("FPM initialization failed")]
+pub(crate) struct InvalidConfig;
+
+/// Reads and checks the configuration as php-fpm does, logs being created on the way; `messages` is for the log, also
+/// in case of success. `access_format` says what is wrong with an `access.format`.
+///
+/// With `-t` users and groups are looked up too, and the last messages are what `-t` and `-tt` show. PHP's own startup,
+/// which comes before, is the caller's.
+pub(crate) fn load(
+    options: &FpmOptions,
+    php: &PhpBuild,
+    access_format: FormatCheck<'_>,
+    messages: &mut Messages,
+) -> Result<Config, InvalidConfig> {
+    let file = config_file(options, php);
+    read(options, php, &file, access_format, messages).map_err(|Failed| InvalidConfig)
+}
+
+/// The configuration file: `-y`, else `-d fpm.config=`, else php-fpm.conf below the prefix or where PHP has it.
+pub(crate) fn config_file(options: &FpmOptions, php: &PhpBuild) -> String {
+    let given = options.config_file.as_ref().or_else(|| {
+        let defines = &options.ini.defines;
+        let define = defines.iter().rfind(|(name, _)| name == "fpm.config");
+        define.map(|(_, file)| file)
+    });
+    match (given.filter(|file| !file.is_empty()), &options.prefix) {
+        (Some(file), _) => file.clone(),
+        (None, Some(prefix)) => format!("{prefix}/etc/php-fpm.conf"),
+        (None, None) => format!("{}/php-fpm.conf", php.sysconfdir),
+    }
+}
+
+fn read(
+    options: &FpmOptions,
+    php: &PhpBuild,
+    file: &str,
+    access_format: FormatCheck<'_>,
+    messages: &mut Messages,
+) -> Result<Config, Failed> {
+    if let Some(prefix) = options.prefix.as_deref()
+        && !prefix.is_empty()
+        && !check::is_directory(prefix)
+    {
+        messages.error(format!(
+            "the global prefix '{prefix}' does not exist or is not a directory"
+        ));
+        return Err(Failed);
+    }
+    let mut sections = match Reader::new(options, php, messages).read(file) {
+        Ok(sections) => sections,
+        Err(Failed) => {
+            messages.error(format!("failed to load configuration file '{file}'"));
+            return Err(Failed);
+        }
+    };
+    let mut checker = Checker {
+        options,
+        php,
+        messages,
+    };
+    if checker.check(&mut sections, access_format).is_err() {
+        messages.error("failed to post process the configuration");
+        return Err(Failed);
+    }
+    if options.test == 0 {
+        checker.privileges(&sections.pools)?;
+        return typed::config(&sections, options, messages);
+    }
+    checker.names(&sections.pools)?;
+    let config = typed::config(&sections, options, messages)?;
+    show(&sections, options, file, messages);
+    Ok(config)
+}
+
+fn show(sections: &Sections, options: &FpmOptions, file: &str, messages: &mut Messages) {
+    let notice = crate::log::Level::Notice;
+    if options.test > 1 {
+        for line in dump::dump(sections) {
+            messages.push(notice, line);
+        }
+    }
+    messages.push(
+        notice,
+        format!("configuration file {file} test is successful"),
+    );
+    // php-fpm's message has a line break of its own at its end.
+    messages.blank_line_after(notice);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! What loading a configuration has to say, in order, for the log.
+
+use std::io;
+
+use crate::log::Level;
+
+/// Messages, as php-fpm logs them while it reads its configuration.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    list: Vec<Message>,
+    /// `log_level`, from the moment that it counts.
+    level: Level,
+    error_log_opened: Option<usize>,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// None for a line of PHP's own on standard error, which has neither time nor level.
+    pub(crate) level: Option<Level>,
+    /// Without a line break.
+    pub(crate) text: String,
+}
+
+impl Messages {
+    pub(crate) fn new() -> Self {
+        Self {
+            list: Vec::new(),
+            level: Level::Notice,
+            error_log_opened: None,
+        }
+    }
+
+    /// All messages. Those below `log_level` are not among them, except what came before it was known.
+    pub(crate) fn list(&self) -> &[Message] {
+        &self.list
+    }
+
+    /// How many of them came before the error log was opened; php-fpm has those on standard error only. None if it
+    /// did not come to that.
+    pub(crate) fn before_error_log(&self) -> Option<usize> {
+        self.error_log_opened
+    }
+
+    pub(super) fn set_level(&mut self, level: Level) {
+        self.level = level;
+    }
+
+    pub(super) fn open_error_log(&mut self) {
+        self.error_log_opened = Some(self.list.len());
+    }
+
+    pub(super) fn push(&mut self, level: Level, text: impl Into<String>) {
+        if level >= self.level {
+            self.list.push(Message {
+                level: Some(level),
+                text: text.into(),
+            });
+        }
+    }
+
+    pub(super) fn error(&mut self, text: impl Into<String>) {
+        self.push(Level::Error, text);
+    }
+
+    /// With the system's reason, as php-fpm's ZLOG_SYSERROR.
+    pub(super) fn system_error(&mut self, text: &str, error: &io::Error) {
+        self.error(format!("{text}: {}", reason(error)));
+    }
+
+    /// An empty line, if a message of this level is seen.
+    pub(super) fn blank_line_after(&mut self, level: Level) {
+        if level >= self.level {
+            self.plain("");
+        }
+    }
+
+    /// A line of PHP's own.
+    pub(super) fn plain(&mut self, text: impl Into<String>) {
+        self.list.push(Message {
+            level: None,
+            text: text.into(),
+        });
+    }
+}
+
+/// `No such file or directory (2)`
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let Some(number) = error.raw_os_error() else {
+        return text;
+    };
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    format!("{words} ({number})")
+}
