@@ -1,10 +1,11 @@
 //! The scoreboard: a pool's numbers in shared memory, mapped by the supervisor, pool processes and worker processes.
 //!
-//! One memfd holds a `Header` for the pool and a `Cells` of 128 bytes (two cache lines, since processors fetch them
-//! in pairs) for each worker process. All of it is atomics; whoever is killed at whatever point leaves a slot that the
-//! process which reaps it can still settle ([`Scoreboard::release`]). Totals (requests, accepted connections) are counted
-//! in the slot of the worker process, which nobody else writes to, and moved to the header when the slot is released;
-//! only what has a limit across the pool (connections, queued requests) is counted in the header as it happens.
+//! One memfd holds a `Header` for the pool, a `Cells` of 128 bytes (two cache lines, since processors fetch them
+//! in pairs) for each worker process, and a `WorkerCells` for each of its PHP workers (worker.rs). All of it is atomics;
+//! whoever is killed at whatever point leaves a slot that the process which reaps it can still settle
+//! ([`Scoreboard::release`]). Totals (requests, accepted connections, histograms) are counted in the slot of the worker
+//! process, which nobody else writes to, and moved to the header when the slot is released; only what has a limit or a
+//! maximum across the pool (connections, queued and running requests) is counted in the header as it happens.
 //!
 //! # Lifecycle
 //!
@@ -18,39 +19,64 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use histogram::Histogram;
+use opcache::OpcacheCells;
+use slot::{Cells, State};
+use worker::WorkerCells;
+
+mod histogram;
+mod opcache;
+mod slot;
+mod snapshot;
+mod worker;
+
+pub(crate) use histogram::Distribution;
+pub(crate) use opcache::OpcacheFigures;
+pub(crate) use slot::Slot;
+pub(crate) use snapshot::{Lost, ProcessView, Snapshot, WorkerSnapshot};
+pub(crate) use worker::{Moment, RequestEntry, RequestInfo, Stage, Worker, cpu_time};
 
 /// The mapped memory of one pool.
 pub(crate) struct Scoreboard {
     memory: NonNull<Header>,
     bytes: usize,
     capacity: usize,
+    threads: usize,
 }
 
 impl Scoreboard {
-    /// A new scoreboard with room for `capacity` worker processes, and the memfd by which other processes
-    /// [`open`](Self::open) it.
-    pub(crate) fn create(capacity: u32) -> io::Result<(Self, OwnedFd)> {
+    /// A new scoreboard with room for `capacity` worker processes of `threads` PHP workers each, and the memfd by which
+    /// other processes [`open`](Self::open) it.
+    pub(crate) fn create(capacity: u32, threads: u32) -> io::Result<(Self, OwnedFd)> {
         let fd = memfd_create(
             "fe-php-scoreboard",
             MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
         )?;
-        let bytes = size_of::<Header>() + capacity as usize * size_of::<Cells>();
+        let bytes = bytes_for(capacity, threads).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{capacity} worker processes of {threads} threads need more memory than there is"),
+            )
+        })?;
         ftruncate(&fd, bytes as u64)?;
         // A process that shortened the file would kill all others with SIGBUS.
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let mut scoreboard = Self::map(&fd, bytes)?;
         let header = scoreboard.header();
         header.capacity.store(capacity, Ordering::Relaxed);
+        header.threads.store(threads, Ordering::Relaxed);
         header
             .started_at
             .store(microseconds_now(), Ordering::Relaxed);
         header.layout.store(LAYOUT, Ordering::Release);
         scoreboard.capacity = capacity as usize;
+        scoreboard.threads = threads as usize;
         Ok((scoreboard, fd))
     }
 
@@ -65,15 +91,17 @@ impl Scoreboard {
             ));
         }
         let mut scoreboard = Self::map(&fd, bytes)?;
-        let capacity = scoreboard.header().capacity.load(Ordering::Relaxed) as usize;
         let known = scoreboard.header().layout.load(Ordering::Acquire) == LAYOUT;
-        if !known || bytes != size_of::<Header>() + capacity * size_of::<Cells>() {
+        let capacity = scoreboard.header().capacity.load(Ordering::Relaxed);
+        let threads = scoreboard.header().threads.load(Ordering::Relaxed);
+        if !known || bytes_for(capacity, threads) != Some(bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "scoreboard of another version",
             ));
         }
-        scoreboard.capacity = capacity;
+        scoreboard.capacity = capacity as usize;
+        scoreboard.threads = threads as usize;
         Ok(scoreboard)
     }
 
@@ -95,12 +123,16 @@ impl Scoreboard {
             memory,
             bytes,
             capacity: 0,
+            threads: 0,
         })
     }
 
     /// Takes a free slot for the process `pid`, which is the caller or its child. `threads` is the number of PHP workers
-    /// (threads) that it has. None if all slots are taken.
+    /// (threads) that it has. None if all slots are taken, or if the scoreboard was made for fewer threads.
     pub(crate) fn claim(self: &Arc<Self>, pid: u32, generation: u32, threads: u32) -> Option<Slot> {
+        if threads as usize > self.threads {
+            return None;
+        }
         let index = self.cells().iter().position(|cells| {
             cells
                 .pid
@@ -125,11 +157,13 @@ impl Scoreboard {
     /// Frees the slot of a process that has been reaped, settles the pool's counters, and tells what died with it. None
     /// if it had no slot.
     pub(crate) fn release(&self, pid: u32) -> Option<Lost> {
-        let cells = self
+        let (index, cells) = self
             .used_cells()
             .iter()
-            .find(|cells| cells.pid.load(Ordering::Acquire) == pid)?;
+            .enumerate()
+            .find(|(_, cells)| cells.pid.load(Ordering::Acquire) == pid)?;
         let header = self.header();
+        header.releases_begun.fetch_add(1, Ordering::AcqRel);
         cells.state.store(State::Free as u32, Ordering::Relaxed);
         let lost = Lost {
             running: cells.running.swap(0, Ordering::Relaxed),
@@ -137,6 +171,13 @@ impl Scoreboard {
             connections: cells.connections.swap(0, Ordering::Relaxed),
             requests: cells.requests.swap(0, Ordering::Relaxed),
         };
+        for worker in self.workers_of(index) {
+            worker.settle(&header.past_durations, &header.past_waits);
+        }
+        subtract(&header.active.now, lost.running);
+        header
+            .past_unfinished
+            .fetch_add(u64::from(lost.running), Ordering::Relaxed);
         subtract(&header.connections, lost.connections);
         subtract(&header.queued, lost.queued);
         header
@@ -146,6 +187,7 @@ impl Scoreboard {
             .past_accepted
             .fetch_add(cells.accepted.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         cells.pid.store(0, Ordering::Release);
+        header.releases_done.fetch_add(1, Ordering::AcqRel);
         Some(lost)
     }
 
@@ -207,6 +249,11 @@ impl Scoreboard {
         u32::try_from(self.capacity).unwrap_or(u32::MAX)
     }
 
+    /// PHP workers that each of them may have.
+    pub(crate) fn threads(&self) -> u32 {
+        u32::try_from(self.threads).unwrap_or(u32::MAX)
+    }
+
     /// Whether no process has a slot.
     pub(crate) fn is_empty(&self) -> bool {
         self.used_cells()
@@ -214,27 +261,138 @@ impl Scoreboard {
             .all(|cells| cells.pid.load(Ordering::Acquire) == 0)
     }
 
-    /// The pool's numbers.
+    /// The pool's numbers, with what every PHP worker does.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        self.read_whole(false)
+    }
+
+    /// The same with the requests of all PHP workers.
+    pub(crate) fn full_snapshot(&self) -> Snapshot {
+        self.read_whole(true)
+    }
+
+    /// Reads again if a slot was released meanwhile: what is on its way from a slot to the header would be counted twice
+    /// or not at all. Not for ever, since whoever releases slots can be killed too.
+    fn read_whole(&self, full: bool) -> Snapshot {
         let header = self.header();
+        for _ in 0..READ_ATTEMPTS {
+            let done = header.releases_done.load(Ordering::Acquire);
+            if header.releases_begun.load(Ordering::Acquire) == done {
+                let snapshot = self.read(full);
+                fence(Ordering::Acquire);
+                if header.releases_begun.load(Ordering::Relaxed) == done {
+                    return snapshot;
+                }
+            }
+            std::thread::yield_now();
+        }
+        self.read(full)
+    }
+
+    fn read(&self, full: bool) -> Snapshot {
+        let header = self.header();
+        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let requests = get(&header.past_requests);
         let mut snapshot = Snapshot {
-            started_at: time(header.started_at.load(Ordering::Relaxed)),
+            taken_at: SystemTime::now(),
+            now: Moment::now(),
+            started_at: time(get(&header.started_at)),
             connections: load(&header.connections),
             queued: load(&header.queued),
             running: 0,
-            accepted: header.past_accepted.load(Ordering::Relaxed),
-            requests: header.past_requests.load(Ordering::Relaxed),
-            crashes: header.crashes.load(Ordering::Relaxed),
-            restarts: header.restarts.load(Ordering::Relaxed),
-            lost_requests: header.lost_requests.load(Ordering::Relaxed),
-            lost_connections: header.lost_connections.load(Ordering::Relaxed),
+            idle: 0,
+            accepted: get(&header.past_accepted),
+            requests,
+            requests_begun: requests + get(&header.past_unfinished),
+            max_active: load(&header.active.max),
+            max_children_reached: get(&header.max_children_reached),
+            slow_requests: get(&header.slow_requests),
+            memory_peak: get(&header.memory_peak),
+            backlog: header.backlog.load(Ordering::Relaxed),
+            backlog_limit: header.backlog_limit.load(Ordering::Relaxed),
+            max_listen_queue: header.max_listen_queue.load(Ordering::Relaxed),
+            crashes: get(&header.crashes),
+            restarts: get(&header.restarts),
+            lost_requests: get(&header.lost_requests),
+            lost_connections: get(&header.lost_connections),
+            draining_processes: 0,
+            durations: Distribution::default(),
+            waits: Distribution::default(),
+            opcache: header.opcache.read(),
+            workers: Vec::new(),
         };
-        for cells in self.used_cells() {
-            snapshot.running += cells.running.load(Ordering::Relaxed);
-            snapshot.accepted += cells.accepted.load(Ordering::Relaxed);
-            snapshot.requests += cells.requests.load(Ordering::Relaxed);
+        header.past_durations.add_to(&mut snapshot.durations);
+        header.past_waits.add_to(&mut snapshot.waits);
+        for (index, cells) in self.used_cells().iter().enumerate() {
+            self.read_process(index, cells, full, &mut snapshot);
         }
         snapshot
+    }
+
+    fn read_process(&self, index: usize, cells: &Cells, full: bool, snapshot: &mut Snapshot) {
+        let pid = cells.pid.load(Ordering::Acquire);
+        if pid == 0 {
+            return;
+        }
+        let running = cells.running.load(Ordering::Relaxed);
+        let requests = cells.requests.load(Ordering::Relaxed);
+        snapshot.running += running;
+        snapshot.requests += requests;
+        snapshot.requests_begun += requests + u64::from(running);
+        snapshot.accepted += cells.accepted.load(Ordering::Relaxed);
+        let state = cells.state.load(Ordering::Relaxed);
+        let is_draining = state == State::Draining as u32;
+        snapshot.draining_processes += u32::from(is_draining);
+        let threads = cells.threads.load(Ordering::Relaxed);
+        if state == State::Serving as u32 {
+            snapshot.idle += threads.saturating_sub(running);
+        }
+        for (thread, worker) in self.workers_of(index).iter().enumerate() {
+            worker.durations().add_to(&mut snapshot.durations);
+            worker.waits().add_to(&mut snapshot.waits);
+            let request = full.then(|| worker.read());
+            let stage = match &request {
+                Some(request) => request.stage,
+                None => worker.stage(),
+            };
+            // One that does not serve yet, or not any more, is neither idle nor active.
+            if stage.is_none() || (is_draining && stage == Some(Stage::Accepting)) {
+                continue;
+            }
+            snapshot.workers.push(WorkerSnapshot {
+                number: index * self.threads + thread,
+                pid,
+                started_at: time(cells.started_at.load(Ordering::Relaxed)),
+                requests: worker.requests(),
+                stage,
+                request,
+            });
+        }
+    }
+
+    /// What [`Worker::begin`] and its like have written about one worker, by its [number](WorkerSnapshot::number).
+    pub(crate) fn request_of(&self, worker: usize) -> Option<RequestEntry> {
+        self.worker_cells().get(worker).map(WorkerCells::read)
+    }
+
+    /// Notes how many connections wait in the kernel for a worker process to accept them, and how many may.
+    pub(crate) fn set_backlog(&self, waiting: u32, limit: u32) {
+        let header = self.header();
+        header.backlog.store(waiting, Ordering::Relaxed);
+        header.backlog_limit.store(limit, Ordering::Relaxed);
+        header.note_listen_queue();
+    }
+
+    /// Counts a request that took longer than `request_slowlog_timeout`.
+    pub(crate) fn count_slow_request(&self) {
+        self.header().slow_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says whether PHP workers are to measure the CPU time of requests, for the status page.
+    pub(crate) fn set_measures_cpu(&self, measures: bool) {
+        self.header()
+            .measures_cpu
+            .store(u32::from(measures), Ordering::Relaxed);
     }
 
     /// Counts a worker process that died of itself, with what died with it.
@@ -283,11 +441,30 @@ impl Scoreboard {
     }
 
     fn cells(&self) -> &[Cells] {
-        // SAFETY: `map` made the mapping one header and `capacity` cells long, so this stays inside it.
+        // SAFETY: `map` made the mapping one header and `capacity` cells long at least, so this stays inside it.
         let first = unsafe { self.memory.add(1) }.cast::<Cells>();
         // SAFETY: as above; cells are atomics, so shared references may alias other processes' writes, and the mapping
         // lives until drop.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), self.capacity) }
+    }
+
+    fn worker_cells(&self) -> &[WorkerCells] {
+        let offset = size_of::<Header>() + self.capacity * size_of::<Cells>();
+        // SAFETY: `bytes_for` put the workers' entries here, behind the header and all slots.
+        let first = unsafe { self.memory.byte_add(offset) }.cast::<WorkerCells>();
+        // SAFETY: as in `cells`; the mapping is `bytes_for` long, which counts `capacity * threads` of them. Their sizes
+        // are multiples of 128, so they are aligned.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), self.capacity * self.threads) }
+    }
+
+    /// The PHP workers of one worker process.
+    fn workers_of(&self, index: usize) -> &[WorkerCells] {
+        &self.worker_cells()[index * self.threads..][..self.threads]
+    }
+
+    /// PHP workers that a worker process has at most.
+    fn threads(&self) -> usize {
+        self.threads
     }
 
     fn used_cells(&self) -> &[Cells] {
@@ -317,229 +494,16 @@ impl fmt::Debug for Scoreboard {
     }
 }
 
-/// One worker process at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProcessView {
-    /// It takes requests.
-    pub(crate) serving: bool,
-    /// Requests that it runs.
-    pub(crate) running: u32,
-    /// Requests that it has run.
-    pub(crate) requests: u64,
-}
-
-/// A worker process's own slot; cheap to clone, usable from all its threads.
-#[derive(Debug, Clone)]
-pub(crate) struct Slot {
-    scoreboard: Arc<Scoreboard>,
-    index: usize,
-}
-
-impl Slot {
-    /// Requests may come. (`WorkerProcess::serving` says it to the pool process too.)
-    pub(crate) fn set_serving(&self) {
-        self.cells()
-            .state
-            .store(State::Serving as u32, Ordering::Release);
-    }
-
-    /// No new request will be taken.
-    pub(crate) fn set_draining(&self) {
-        self.cells()
-            .state
-            .store(State::Draining as u32, Ordering::Release);
-    }
-
-    /// A PHP worker of this process starts a request: on NTS, the slot goes from Idle to Running.
-    pub(crate) fn request_started(&self) {
-        self.cells().running.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A PHP worker of this process is done with a request.
-    pub(crate) fn request_finished(&self) {
-        let cells = self.cells();
-        cells.requests.fetch_add(1, Ordering::Relaxed);
-        let running = cells.running.fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(running > 0, "request_finished without request_started");
-    }
-
-    /// Counts a connection that was just accepted; false, and nothing counted but the attempt, if the pool has `limit`
-    /// connections already.
-    #[must_use]
-    pub(crate) fn add_connection(&self, limit: u32) -> bool {
-        self.cells().accepted.fetch_add(1, Ordering::Relaxed);
-        add_below(
-            &self.scoreboard.header().connections,
-            &self.cells().connections,
-            limit,
-        )
-    }
-
-    /// Connections that this process has open.
-    pub(crate) fn connections(&self) -> u32 {
-        self.cells().connections.load(Ordering::Relaxed)
-    }
-
-    /// A connection of this process was closed.
-    pub(crate) fn connection_closed(&self) {
-        remove(
-            &self.scoreboard.header().connections,
-            &self.cells().connections,
-        );
-    }
-
-    /// A connection is about to be passed to a sibling: it stays one of the pool's. On failure take it back with
-    /// [`connection_taken_over`](Self::connection_taken_over).
-    pub(crate) fn connection_handed_over(&self) {
-        let connections = self.cells().connections.fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(connections > 0, "a connection that was never counted");
-    }
-
-    /// A connection came from a sibling.
-    pub(crate) fn connection_taken_over(&self) {
-        self.cells().connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a request that waits for a PHP worker; false, and nothing counted, if `limit` requests of the pool wait
-    /// already.
-    #[must_use]
-    pub(crate) fn add_queued(&self, limit: u32) -> bool {
-        add_below(
-            &self.scoreboard.header().queued,
-            &self.cells().queued,
-            limit,
-        )
-    }
-
-    /// A request waits no more: it runs, was passed on, or was dropped.
-    pub(crate) fn remove_queued(&self) {
-        remove(&self.scoreboard.header().queued, &self.cells().queued);
-    }
-
-    /// A queued request went into the hand-over channel: it stays one of the pool's.
-    pub(crate) fn request_handed_over(&self) {
-        self.cells().queued.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// A queued request came out of the hand-over channel.
-    pub(crate) fn request_taken_over(&self) {
-        self.cells().queued.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn cells(&self) -> &Cells {
-        &self.scoreboard.cells()[self.index]
-    }
-}
-
-/// What a worker process does, from its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum State {
-    /// Nobody's slot.
-    Free = 0,
-    /// Forked, not serving yet.
-    Starting = 1,
-    /// Serves: Idle or Running, as `running` says.
-    Serving = 2,
-    /// Finishes what runs and takes nothing new.
-    Draining = 3,
-}
-
-/// What died with a worker process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Lost {
-    /// Requests that were running.
-    pub(crate) running: u32,
-    /// Requests that waited.
-    pub(crate) queued: u32,
-    /// Connections that it owned.
-    pub(crate) connections: u32,
-    /// Requests that it had finished; these are not lost.
-    pub(crate) requests: u64,
-}
-
-impl Lost {
-    /// Whether anybody noticed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.running == 0 && self.queued == 0 && self.connections == 0
-    }
-}
-
-impl std::ops::AddAssign for Lost {
-    fn add_assign(&mut self, other: Self) {
-        self.running += other.running;
-        self.queued += other.queued;
-        self.connections += other.connections;
-        self.requests += other.requests;
-    }
-}
-
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            running,
-            queued,
-            connections,
-            ..
-        } = self;
-        write!(
-            f,
-            "{running} running and {queued} waiting request(s), {connections} connection(s)"
-        )
-    }
-}
-
-/// A pool's numbers at one moment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Snapshot {
-    /// When the pool was started.
-    pub(crate) started_at: SystemTime,
-    /// Open connections.
-    pub(crate) connections: u32,
-    /// Requests that wait for a PHP worker.
-    pub(crate) queued: u32,
-    /// Requests that run.
-    pub(crate) running: u32,
-    /// Connections accepted since the start.
-    pub(crate) accepted: u64,
-    /// Requests finished since the start.
-    pub(crate) requests: u64,
-    /// Worker processes that died of themselves.
-    pub(crate) crashes: u64,
-    /// Worker processes started in place of others.
-    pub(crate) restarts: u64,
-    /// Requests that died with worker processes.
-    pub(crate) lost_requests: u64,
-    /// Connections that died with worker processes.
-    pub(crate) lost_connections: u64,
-}
-
-impl fmt::Display for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let uptime = self.started_at.elapsed().unwrap_or_default().as_secs();
-        write!(
-            f,
-            "{uptime} s up; {} connection(s) accepted, {} open; {} request(s) finished, {} running, {} waiting; \
-             {} worker process(es) crashed with {} request(s) and {} connection(s), {} replaced",
-            self.accepted,
-            self.connections,
-            self.requests,
-            self.running,
-            self.queued,
-            self.crashes,
-            self.lost_requests,
-            self.lost_connections,
-            self.restarts
-        )
-    }
-}
-
 /// The pool's part of the memory. Each member group is alone on its cache lines: what all worker processes write to must
 /// not slow down what they read.
 #[repr(C)]
 struct Header {
     layout: AtomicU32,
     capacity: AtomicU32,
+    /// PHP workers of a worker process.
+    threads: AtomicU32,
+    /// CPU time of requests is wanted.
+    measures_cpu: AtomicU32,
     /// Slots at and above this were never claimed.
     used: AtomicU32,
     /// The newest generation that serves.
@@ -550,27 +514,43 @@ struct Header {
     restarts: AtomicU64,
     lost_requests: AtomicU64,
     lost_connections: AtomicU64,
-    max_children_reached: AtomicU64,
     /// Totals of released slots.
     past_requests: AtomicU64,
     past_accepted: AtomicU64,
+    past_unfinished: AtomicU64,
+    past_durations: Histogram,
+    past_waits: Histogram,
+    max_children_reached: AtomicU64,
+    slow_requests: AtomicU64,
+    memory_peak: AtomicU64,
+    /// Connections that wait in the kernel, and may wait there, when the supervisor last looked.
+    backlog: AtomicU32,
+    backlog_limit: AtomicU32,
+    max_listen_queue: AtomicU32,
+    /// Calls of [`Scoreboard::release`]: while these two differ, totals are on their way from a slot to here.
+    releases_begun: AtomicU64,
+    releases_done: AtomicU64,
+    opcache: OpcacheCells,
     connections: Aligned<AtomicI32>,
     queued: Aligned<AtomicI32>,
+    active: Aligned<Active>,
 }
 
-/// One worker process's part of the memory; only that process writes to it, until it is dead.
-#[repr(C, align(128))]
-struct Cells {
-    pid: AtomicU32,
-    generation: AtomicU32,
-    state: AtomicU32,
-    threads: AtomicU32,
-    running: AtomicU32,
-    connections: AtomicU32,
-    queued: AtomicU32,
-    requests: AtomicU64,
-    accepted: AtomicU64,
-    started_at: AtomicU64,
+/// Running requests of the pool: counted as they come, since nobody could find the maximum afterwards.
+#[repr(C)]
+struct Active {
+    now: AtomicI32,
+    max: AtomicI32,
+}
+
+impl Header {
+    /// Raises the maximum to what waits this moment.
+    fn note_listen_queue(&self) {
+        let waiting = load(&self.queued).saturating_add(self.backlog.load(Ordering::Relaxed));
+        if waiting > self.max_listen_queue.load(Ordering::Relaxed) {
+            self.max_listen_queue.fetch_max(waiting, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A value on cache lines of its own.
@@ -583,23 +563,6 @@ impl<T> std::ops::Deref for Aligned<T> {
     fn deref(&self) -> &T {
         &self.0
     }
-}
-
-/// Counts one more, unless the pool has `limit`. The pool's counter is signed, and what is compared: a process that is
-/// killed between two of these steps may leave it off by one, in either direction, which must not become four billion.
-fn add_below(pool: &AtomicI32, own: &AtomicU32, limit: u32) -> bool {
-    own.fetch_add(1, Ordering::Relaxed);
-    if i64::from(pool.fetch_add(1, Ordering::Relaxed)) >= i64::from(limit) {
-        remove(pool, own);
-        return false;
-    }
-    true
-}
-
-fn remove(pool: &AtomicI32, own: &AtomicU32) {
-    pool.fetch_sub(1, Ordering::Relaxed);
-    let before = own.fetch_sub(1, Ordering::Relaxed);
-    debug_assert!(before > 0, "removed what was never added");
 }
 
 fn subtract(pool: &AtomicI32, amount: u32) {
@@ -621,8 +584,21 @@ fn time(microseconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(microseconds)
 }
 
-/// Changes whenever [`Header`] or [`Cells`] do.
-const LAYOUT: u32 = 0xfe_0001;
+/// Bytes of a scoreboard; none if they cannot be counted.
+fn bytes_for(capacity: u32, threads: u32) -> Option<usize> {
+    let (capacity, threads) = (capacity as usize, threads as usize);
+    let workers = capacity
+        .checked_mul(threads)?
+        .checked_mul(size_of::<WorkerCells>())?;
+    let slots = capacity.checked_mul(size_of::<Cells>())?;
+    size_of::<Header>().checked_add(slots)?.checked_add(workers)
+}
+
+/// Changes whenever what lies in the memory does.
+const LAYOUT: u32 = 0xfe_0002;
+
+/// Times that a reader lets slots be released before it takes what it finds.
+const READ_ATTEMPTS: u32 = 100;
 
 const _: () = assert!(size_of::<Cells>() == 128, "a slot is two cache lines");
 const _: () = assert!(
@@ -631,120 +607,4 @@ const _: () = assert!(
 );
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scoreboard(capacity: u32) -> (Arc<Scoreboard>, Arc<Scoreboard>) {
-        let (first, fd) = Scoreboard::create(capacity).expect("memfd");
-        let second = Scoreboard::open(&fd).expect("same layout");
-        (Arc::new(first), Arc::new(second))
-    }
-
-    #[test]
-    fn slots_are_claimed_once_and_reused() {
-        let (ours, theirs) = scoreboard(2);
-        let first = ours.claim(11, 1, 1).expect("free");
-        let second = theirs.claim(12, 1, 1).expect("free");
-        assert!(ours.claim(13, 1, 1).is_none());
-        assert_ne!(first.index, second.index);
-        assert_eq!(ours.release(11), Some(Lost::default()));
-        assert_eq!(ours.release(11), None);
-        assert_eq!(
-            theirs.claim(13, 2, 1).expect("free again").index,
-            first.index
-        );
-        assert!(!ours.is_empty());
-        assert!(ours.release(12).is_some() && ours.release(13).is_some());
-        assert!(theirs.is_empty());
-    }
-
-    #[test]
-    fn idle_workers_are_those_of_serving_processes() {
-        let (ours, theirs) = scoreboard(8);
-        let slot = ours.claim(11, 1, 4).expect("free");
-        assert_eq!(theirs.idle_workers(), 0);
-        slot.set_serving();
-        assert_eq!(theirs.idle_workers(), 4);
-        slot.request_started();
-        assert_eq!(theirs.idle_workers(), 3);
-        slot.request_finished();
-        assert_eq!(theirs.idle_workers(), 4);
-        slot.set_draining();
-        assert_eq!(theirs.idle_workers(), 0);
-    }
-
-    #[test]
-    fn death_settles_counters_and_keeps_totals() {
-        let (ours, theirs) = scoreboard(8);
-        let slot = theirs.claim(11, 1, 1).expect("free");
-        let other = theirs.claim(12, 1, 1).expect("free");
-        assert!(slot.add_connection(3) && slot.add_connection(3) && other.add_connection(3));
-        assert!(!other.add_connection(3));
-        assert!(slot.add_queued(1) && !other.add_queued(1));
-        slot.request_started();
-        slot.request_finished();
-        slot.request_started();
-        let lost = ours.release(11).expect("has a slot");
-        assert_eq!(
-            lost,
-            Lost {
-                running: 1,
-                queued: 1,
-                connections: 2,
-                requests: 1
-            }
-        );
-        let snapshot = ours.snapshot();
-        assert_eq!(
-            (snapshot.connections, snapshot.queued, snapshot.running),
-            (1, 0, 0)
-        );
-        assert_eq!((snapshot.accepted, snapshot.requests), (4, 1));
-        assert!(other.add_connection(3) && other.add_queued(1));
-    }
-
-    #[test]
-    fn connection_that_is_handed_over_stays_counted() {
-        let (ours, theirs) = scoreboard(8);
-        let (from, to) = (
-            ours.claim(11, 1, 1).expect("free"),
-            theirs.claim(12, 1, 1).expect("free"),
-        );
-        assert!(from.add_connection(1));
-        from.connection_handed_over();
-        assert_eq!(ours.release(11).expect("has a slot").connections, 0);
-        assert!(!to.add_connection(1));
-        to.connection_taken_over();
-        to.connection_closed();
-        assert_eq!(
-            (
-                ours.snapshot().connections,
-                to.cells().connections.load(Ordering::Relaxed)
-            ),
-            (0, 0)
-        );
-    }
-
-    #[test]
-    fn successor_is_a_newer_generation_unless_the_pool_stops() {
-        let (ours, theirs) = scoreboard(1);
-        assert!(!theirs.has_successor(1));
-        ours.set_serving_generation(1);
-        assert!(!theirs.has_successor(1));
-        ours.set_serving_generation(2);
-        assert!(theirs.has_successor(1) && !theirs.has_successor(2));
-        ours.set_stopping();
-        assert!(!theirs.has_successor(1));
-    }
-
-    #[test]
-    fn memory_of_another_layout_is_refused() {
-        let (scoreboard, fd) = Scoreboard::create(1).expect("memfd");
-        scoreboard
-            .header()
-            .layout
-            .store(LAYOUT + 1, Ordering::Release);
-        assert!(Scoreboard::open(&fd).is_err());
-        assert!(ftruncate(&fd, 0).is_err(), "sealed");
-    }
-}
+mod tests;

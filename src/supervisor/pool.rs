@@ -107,7 +107,10 @@ impl Pool {
             }
             // One that is too small, or that this version does not understand, stays with those who have it.
             match Scoreboard::open(&handed.scoreboard) {
-                Ok(old) if old.capacity() >= capacity(processes) => {
+                Ok(old)
+                    if old.capacity() >= capacity(processes)
+                        && old.threads() == threads(&config, processes) =>
+                {
                     scoreboard = Some((old, handed.scoreboard));
                 }
                 Ok(old) => old.set_serving_generation(last_generation + 1),
@@ -120,7 +123,8 @@ impl Pool {
         }
         let (scoreboard, scoreboard_fd) = match scoreboard {
             Some(scoreboard) => scoreboard,
-            None => Scoreboard::create(capacity(processes)).map_err(SupervisorError::Setup)?,
+            None => Scoreboard::create(capacity(processes), threads(&config, processes))
+                .map_err(SupervisorError::Setup)?,
         };
         let handover = match handover {
             Some(handover) => handover,
@@ -241,7 +245,7 @@ impl Pool {
             identity: self.identity.clone(),
             generation: number,
             processes: self.processes,
-            threads: (self.config.max_children / self.processes.max(1)).max(1),
+            threads: threads(&self.config, self.processes),
             supervisor: getpid().as_raw_nonzero().get(),
             log,
             has_log: log_descriptor.is_some(),
@@ -772,6 +776,11 @@ fn open_logs(config: &PoolConfig) -> Result<Logs, SupervisorError> {
 /// Room in the scoreboard for worker processes.
 fn capacity(processes: u32) -> u32 {
     MAX_GENERATIONS * processes + SPARE_SLOTS
+}
+
+/// PHP workers of each of `processes` worker processes.
+fn threads(config: &PoolConfig, processes: u32) -> u32 {
+    (config.max_children / processes.max(1)).max(1)
 }
 
 /// The socket by which worker processes pass connections to each other, with room for many of them.

@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn drain_stays_set() {
-        let (scoreboard, _) = Scoreboard::create(1).expect("memfd");
+        let (scoreboard, _) = Scoreboard::create(1, 1).expect("memfd");
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let event = rustix::event::eventfd(0, flags).expect("eventfd");
         let drain = DrainSignal::new(event, 1, Arc::new(scoreboard));
