@@ -16,6 +16,8 @@
 mod faults;
 mod generation;
 pub(crate) mod limits;
+#[allow(unsafe_code)]
+pub(crate) mod listen_queue;
 pub(crate) mod messages;
 mod pid_file;
 mod pool;
