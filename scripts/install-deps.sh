@@ -13,7 +13,7 @@ SERVE=("${BUILD[@]}" php-fpm php-apcu php-curl php-gd php-intl php-mbstring php-
        dokuwiki nginx curl ca-certificates)
 # ... and what the tests drive: front ends, applications, extensions.
 TEST=("${SERVE[@]}" apache2 caddy haproxy lighttpd mediawiki
-      php-igbinary php-imagick php-redis php-xdebug shellcheck)
+      php-igbinary php-imagick php-redis php-xdebug python3-prometheus-client shellcheck)
 # ... and what the comparison with php-fpm makes load with.
 BENCH=("${TEST[@]}" wrk)
 # What php-fpm's own tests need: the stock php-fpm and its CLI, and programs that the tests or scripts/conformance.sh call.

@@ -22,7 +22,7 @@
 //! ```text
 //! main.rs → app.rs → supervisor (tokio, no PHP) ── exec ─▶ zygote (the pool process: PHP's module startup)
 //!                        │                                   └─ fork ─▶ server (worker processes)
-//!                        └── scoreboard: shared memory, mapped by all
+//!                        └── scoreboard: shared memory, mapped by all ─▶ status: pages made of it
 //! ```
 //!
 //! `fe-php bench` is a client and shares only `fastcgi` with the rest: bench/.
@@ -47,6 +47,7 @@ pub mod request;
 #[allow(unsafe_code)]
 mod scoreboard;
 mod server;
+mod status;
 #[allow(unsafe_code)]
 mod supervisor;
 mod users;
