@@ -250,7 +250,7 @@ impl Scoreboard {
     }
 
     /// PHP workers that each of them may have.
-    pub(crate) fn threads(&self) -> u32 {
+    pub(crate) fn threads_per_process(&self) -> u32 {
         u32::try_from(self.threads).unwrap_or(u32::MAX)
     }
 

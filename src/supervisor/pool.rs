@@ -109,7 +109,7 @@ impl Pool {
             match Scoreboard::open(&handed.scoreboard) {
                 Ok(old)
                     if old.capacity() >= capacity(processes)
-                        && old.threads() == threads(&config, processes) =>
+                        && old.threads_per_process() == threads(&config, processes) =>
                 {
                     scoreboard = Some((old, handed.scoreboard));
                 }
