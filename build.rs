@@ -30,6 +30,8 @@ const SOURCES: &[&str] = &[
     "csrc/body.c",
     "csrc/memory.c",
     "csrc/timeout.c",
+    "csrc/interrupt.c",
+    "csrc/frames.c",
 ];
 
 /// Set to 1 by `make asan`: compiles `csrc/` with gcc's AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -329,6 +331,7 @@ fn bind() {
             .header("wrapper.h")
             .allowlist_function(ALLOWED)
             .allowlist_type(ALLOWED)
+            .allowlist_var(ALLOWED)
             .rustified_enum("fe_php_script")
             .derive_debug(false)
             .layout_tests(false)

@@ -1,8 +1,7 @@
-/* What PHP was running when its process crashed. Everything here is safe in a signal handler: memory that may be
- * damaged is read through process_vm_readv, which answers EFAULT instead of crashing. */
+/* What PHP was running when its process crashed. Everything here is safe in a signal handler; memory that may be damaged is
+ * read as frames.c does. */
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,34 +42,6 @@ static void add_number(text *out, unsigned long number, int width)
 		width--;
 	} while (number || width > 0);
 	add_bytes(out, digits + at, sizeof(digits) - at);
-}
-
-static bool read_memory(const void *address, void *into, size_t len)
-{
-	struct iovec local = {into, len};
-	struct iovec remote = {(void *) address, len};
-	return address && process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t) len;
-}
-
-static void add_zend_string(text *out, const zend_string *string)
-{
-	size_t len;
-	char bytes[512];
-	if (!read_memory(&string->len, &len, sizeof(len))) {
-		add(out, "?");
-		return;
-	}
-	if (len > sizeof(bytes)) {
-		len = sizeof(bytes);
-	}
-	if (!read_memory(string->val, bytes, len)) {
-		add(out, "?");
-		return;
-	}
-	for (size_t i = 0; i < len; i++) {
-		char c = (unsigned char) bytes[i] < 0x20 ? '?' : bytes[i];
-		add_bytes(out, &c, 1);
-	}
 }
 
 /* "[21-Nov-2026 07:50:00] " by hand: localtime is not safe here. */
@@ -121,40 +92,29 @@ static void add_prefix(text *out)
 	add_number(out, getpid(), 1);
 }
 
-static void add_frame(text *out, const zend_execute_data *frame)
+static void add_frame(text *out, const fe_php_link *link)
 {
-	zend_function function;
-	zend_op opline;
-	bool user;
+	static fe_php_frame frame; /* as report's text */
 
-	if (!frame->func || !read_memory(frame->func, &function, sizeof(function.common))) {
+	if (!fe_php_read_frame(link, &frame)) {
 		add(out, "[unknown]");
 		return;
 	}
-	user = function.type == ZEND_USER_FUNCTION || function.type == ZEND_EVAL_CODE;
-	if (user && !read_memory(frame->func, &function, sizeof(function.op_array))) {
-		user = false;
-	}
-	if (function.common.function_name) {
-		if (function.common.scope) {
-			zend_string *class_name;
-			if (read_memory(&function.common.scope->name, &class_name, sizeof(class_name))) {
-				add_zend_string(out, class_name);
-				add(out, "::");
-			}
+	if (frame.kind == FE_PHP_FRAME_FUNCTION) {
+		if (frame.class_name[0]) {
+			add(out, frame.class_name);
+			add(out, "::");
 		}
-		add_zend_string(out, function.common.function_name);
+		add(out, frame.function);
 		add(out, "()");
 	} else {
-		add(out, "[main]");
+		add(out, frame.kind == FE_PHP_FRAME_UNKNOWN ? "[unknown]" : "[main]");
 	}
 	add(out, " ");
-	if (user) {
-		add_zend_string(out, function.op_array.filename);
-		if (read_memory(frame->opline, &opline, sizeof(opline))) {
-			add(out, ":");
-			add_number(out, opline.lineno, 1);
-		}
+	if (frame.file[0]) {
+		add(out, frame.file);
+		add(out, ":");
+		add_number(out, frame.line, 1);
 	} else {
 		add(out, "[internal]");
 	}
@@ -173,18 +133,18 @@ static unsigned int thread_count;
 
 static void report_thread(text *out, const thread_view *thread)
 {
-	zend_execute_data frame;
-	const zend_execute_data *at;
+	fe_php_link link;
+	const void *at;
 	char *script;
 	int depth = 0;
 
-	for (at = *thread->current_execute_data; at && depth < MAX_FRAMES && read_memory(at, &frame, sizeof(frame));
-	     at = frame.prev_execute_data, depth++) {
+	for (at = *thread->current_execute_data; depth < MAX_FRAMES && fe_php_read_link(at, &link);
+	     at = link.previous, depth++) {
 		add_prefix(out);
 		add(out, "   #");
 		add_number(out, depth, 1);
 		add(out, " ");
-		add_frame(out, &frame);
+		add_frame(out, &link);
 		add(out, "\n");
 		write_out(out);
 	}

@@ -25,7 +25,7 @@
 ZEND_TSRMLS_CACHE_EXTERN()
 #endif
 
-/* Values of cgi.* and fastcgi.*, and the cache of .user.ini files; one per thread. */
+/* Values of cgi.* and fastcgi.*, the cache of .user.ini files, and more; one per thread. */
 typedef struct fe_php_globals {
 	bool rfc2616_headers;
 	bool nph;
@@ -37,6 +37,8 @@ typedef struct fe_php_globals {
 	char *error_header;
 	char *fpm_config;
 	HashTable user_config_cache;
+	/* request_terminate_timeout has passed, of so many milliseconds; another thread writes it. */
+	uint32_t stop_after;
 } fe_php_globals;
 
 #ifdef ZTS
@@ -73,6 +75,9 @@ int fe_php_activate_directory_ini(fe_php_request *request);
 void fe_php_keep_bodies_in_memory(void);
 void fe_php_timeout_hold(const fe_php_request *request);
 void fe_php_timeout_end(void);
+void fe_php_timeout_interrupt(void);
+void fe_php_interrupt_startup(void);
+void fe_php_interrupt_check(void);
 void fe_php_globals_ctor(fe_php_globals *globals);
 void fe_php_globals_dtor(fe_php_globals *globals);
 

@@ -20,6 +20,7 @@ PHP_FUNCTION(fastcgi_finish_request)
 	php_output_end_all();
 	php_header();
 	request->finished = true;
+	request->stage = FE_PHP_STAGE_FINISHED;
 	fe_php_rust.finish(request->context);
 	RETURN_TRUE;
 }
@@ -95,6 +96,7 @@ static PHP_MINIT_FUNCTION(fe_php)
 	fe_php_globals_ctor(&fe_php_globals_static);
 #endif
 	REGISTER_INI_ENTRIES();
+	fe_php_interrupt_startup();
 	return SUCCESS;
 }
 

@@ -56,6 +56,7 @@ static void run_script(fe_php_request *request)
 	case FE_PHP_SCRIPT_FILE:
 		break;
 	}
+	fe_php_interrupt_check();
 	/* With OPcache this opens nothing when the script is cached. It comes before the change of directory and before
 	 * auto_prepend_file, as in php-fpm; on failure it frees path_translated. */
 	errno = 0;
@@ -74,6 +75,7 @@ static void run_script(fe_php_request *request)
 			fe_php_go_home();
 		}
 		EG(exit_status) = 0;
+		request->stage = FE_PHP_STAGE_EXECUTING;
 		php_execute_script(&file);
 	}
 	if (!file.in_list) {
@@ -83,7 +85,7 @@ static void run_script(fe_php_request *request)
 
 fe_php_outcome fe_php_execute(fe_php_request *request)
 {
-	volatile fe_php_outcome outcome = {0, false, false}; /* written between setjmp and longjmp */
+	volatile fe_php_outcome outcome = {0, false, false, false}; /* written between setjmp and longjmp */
 
 	zend_first_try {
 		begin(request);
@@ -99,6 +101,7 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 		}
 	} zend_end_try();
 
+	request->stage = FE_PHP_STAGE_FINISHED;
 	/* Shutdown functions run in the pool's directory, as under php-fpm. */
 	fe_php_go_home();
 	zend_first_try {
@@ -120,11 +123,12 @@ fe_php_outcome fe_php_execute(fe_php_request *request)
 	fe_php_timeout_end();
 	SG(server_context) = NULL;
 	outcome.forked = fe_php_forked;
+	outcome.stopped = request->stopped;
 	if (outcome.forked) {
 		/* The child's own end, which its shutdown functions may still have changed. */
 		outcome.exit_status = EG(exit_status);
 	}
-	return (fe_php_outcome) {outcome.exit_status, outcome.startup_failed, outcome.forked};
+	return (fe_php_outcome) {outcome.exit_status, outcome.startup_failed, outcome.forked, outcome.stopped};
 }
 
 /* opcache_get_status(false), even where disable_functions or opcache.restrict_api keep scripts from it. */

@@ -80,13 +80,17 @@ static int sapi_fe_send_headers(sapi_headers_struct *headers)
 	}
 	for (header = zend_llist_get_first_ex(&headers->headers, &position); header;
 	     header = zend_llist_get_next_ex(&headers->headers, &position)) {
-		if (header->header_len) {
+		if (header->header_len
+		    && !(request->stopped && strncasecmp(header->header, "Status:", sizeof("Status:") - 1) == 0)) {
 			lines[count].ptr = header->header;
 			lines[count].len = header->header_len;
 			count++;
 		}
 	}
-	if (headers->http_status_line) {
+	if (request->stopped) {
+		/* Whatever the script, or an error handler in its shutdown functions, has set. */
+		headers->http_response_code = 504;
+	} else if (headers->http_status_line) {
 		status_line.ptr = headers->http_status_line;
 		status_line.len = strlen(headers->http_status_line);
 	}

@@ -31,6 +31,13 @@ typedef enum fe_php_script {
 	FE_PHP_SCRIPT_DENIED
 } fe_php_script;
 
+/* php-fpm's request stages, as far as they are PHP's; enum fe_php_stage. */
+enum {
+	FE_PHP_STAGE_INFO,
+	FE_PHP_STAGE_EXECUTING,
+	FE_PHP_STAGE_FINISHED /* after fastcgi_finish_request(), and when the script has ended */
+};
+
 /* One request. All pointers stay valid until fe_php_execute returns; strings are NUL-terminated, and NULL where the
  * client sent none. */
 typedef struct fe_php_request {
@@ -55,6 +62,8 @@ typedef struct fe_php_request {
 	bool logged;
 	bool refused_ini;
 	bool finished;
+	bool stopped;           /* it took too long: the answer is a 504 */
+	volatile uint8_t stage; /* for other threads; FE_PHP_STAGE_* */
 } fe_php_request;
 
 /* How a request ended. */
@@ -62,6 +71,7 @@ typedef struct fe_php_outcome {
 	int exit_status;
 	bool startup_failed;
 	bool forked; /* this is a pcntl_fork child: it must exit now */
+	bool stopped; /* fe_php_ask_to_stop ended it */
 } fe_php_outcome;
 
 /* Status and headers. */
@@ -131,7 +141,58 @@ void fe_php_timeout_startup(void);
 /* From any thread, on NTS: the request that runs now takes long, so it is to get its time limit. */
 void fe_php_timeout_wanted(void);
 
-/* ---- what is running: backtrace.c ---- */
+/* ---- a PHP thread as others see it: interrupt.c ---- */
+/* Addresses of its state; good for as long as the thread is PHP's. */
+typedef struct fe_php_view {
+	const void *current_execute_data;
+	const void *server_context;
+	void *vm_interrupt;
+	uint32_t *stop_after;
+	unsigned long thread; /* a pthread_t */
+} fe_php_view;
+void fe_php_view_of_this_thread(fe_php_view *view);
+/* From any thread: what runs ends with a fatal error that names this limit, at the next place where PHP looks for
+ * interrupts. Further calls interrupt further system calls. */
+void fe_php_ask_to_stop(const fe_php_view *view, uint32_t milliseconds);
+/* Whether PHP has not seen it yet. */
+bool fe_php_stop_is_pending(const fe_php_view *view);
+/* On the PHP thread, after a request. */
+void fe_php_forget_stop(const fe_php_view *view);
+
+/* ---- what it runs: frames.c ---- */
+/* A frame of the call stack, as it lies in memory. */
+typedef struct fe_php_link {
+	const void *frame;
+	const void *function;
+	const void *opline;
+	const void *previous;
+	uint32_t call_info;
+} fe_php_link;
+enum { FE_PHP_FRAME_UNKNOWN, FE_PHP_FRAME_FUNCTION, FE_PHP_FRAME_INCLUDE, FE_PHP_FRAME_SCRIPT };
+/* What it means. Strings are NUL-terminated, cut where they are too long, and printable. */
+typedef struct fe_php_frame {
+	uint8_t kind;
+	uint32_t line;        /* where it is now; 0 for internal functions */
+	char class_name[256]; /* empty outside classes */
+	char function[256];
+	char file[1024]; /* empty for internal functions */
+} fe_php_frame;
+/* The request, in php-fpm's words. */
+typedef struct fe_php_running {
+	uint8_t stage;
+	char method[16];
+	char request_uri[512];
+	char query_string[512];
+	char script[1024];
+} fe_php_running;
+/* False at the end, and for what is no frame. */
+bool fe_php_read_link(const void *at, fe_php_link *link);
+/* The innermost first; returns their number. */
+size_t fe_php_read_links(const fe_php_view *view, fe_php_link *links, size_t most);
+bool fe_php_read_frame(const fe_php_link *link, fe_php_frame *frame);
+bool fe_php_read_running(const fe_php_view *view, fe_php_running *running);
+
+/* ---- what runs when the process crashes: backtrace.c ---- */
 void fe_php_install_crash_handler(int log_descriptor, const char *pool);
 int fe_php_crash_stack_for_this_thread(void);
 /* The calling PHP thread is shown in crash reports until it is unwatched; -1: too many threads. */

@@ -18,9 +18,9 @@ static bool held;
 static bool waiting;
 /* Somebody watches requests; in a program that only embeds PHP, nobody does. */
 static bool watched;
-static void (*next_interrupt)(zend_execute_data *);
 
-static void on_interrupt(zend_execute_data *execute_data)
+/* On the PHP thread, where it looks for interrupts. */
+void fe_php_timeout_interrupt(void)
 {
 	if (waiting) {
 		waiting = false;
@@ -30,17 +30,12 @@ static void on_interrupt(zend_execute_data *execute_data)
 			zend_set_timeout(seconds, 0);
 		}
 	}
-	if (next_interrupt) {
-		next_interrupt(execute_data);
-	}
 }
 
 /* Once, after module startup and before the first request. */
 void fe_php_timeout_startup(void)
 {
 	watched = true;
-	next_interrupt = zend_interrupt_function;
-	zend_interrupt_function = on_interrupt;
 }
 
 /* Between the settings of the request and php_request_startup's zend_set_timeout. */
@@ -91,6 +86,10 @@ void fe_php_timeout_hold(const fe_php_request *request)
 }
 
 void fe_php_timeout_end(void)
+{
+}
+
+void fe_php_timeout_interrupt(void)
 {
 }
 

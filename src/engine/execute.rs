@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) startup_failed: bool,
     /// This process is a child of the script's own `pcntl_fork` and must exit at once.
     pub(crate) forked: bool,
+    /// [`Running::stop`](super::Running::stop) ended it.
+    pub(crate) stopped: bool,
     /// A [`ResponseSink`] method or the body's reader panicked, with this text.
     pub(crate) panic: Option<String>,
 }
@@ -91,10 +93,17 @@ pub(crate) fn execute(
         logged: false,
         refused_ini: false,
         finished: false,
+        stopped: false,
+        stage: 0,
     };
+    thread.interrupter.enter();
     // SAFETY: `thread` proves that this thread is PHP's and runs nothing else; everything `raw` points to outlives
     // the call. Bailouts end at the setjmp inside fe_php_execute and never pass a Rust frame.
     let outcome = unsafe { ffi::fe_php_execute(&raw mut raw) };
+    if !outcome.forked {
+        // (In the child of a fork the lock may be that of a thread which is not there.)
+        thread.interrupter.leave();
+    }
     // The table holds pointers into this request's buffers: let none stay behind.
     let panic = context.panic.take();
     thread.variables.clear();
@@ -102,6 +111,7 @@ pub(crate) fn execute(
         exit_status: outcome.exit_status,
         startup_failed: outcome.startup_failed,
         forked: outcome.forked,
+        stopped: outcome.stopped,
         panic,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::execute::CStrings;
 use super::ffi;
+use super::interrupt::Interrupter;
 use super::{Engine, EngineError};
 
 /// PHP's state for one thread: made, used and dropped on that thread.
@@ -14,6 +15,7 @@ pub(crate) struct PhpThread {
     pub(super) variables: Vec<ffi::fe_php_variable>,
     /// `cgi.fix_pathinfo`
     pub(super) fix_pathinfo: bool,
+    pub(super) interrupter: Interrupter,
     kind: Kind,
     /// Its place in crash reports.
     watched: i32,
@@ -87,10 +89,18 @@ impl PhpThread {
         unsafe { ffi::fe_php_release_memory() };
     }
 
+    /// For other threads that are to see what this one runs, or end it.
+    pub(crate) fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+
     fn new(kind: Kind, engine: &Arc<Engine>) -> Self {
         // SAFETY: this thread has PHP's state, whose addresses the shim remembers until `drop`.
         let watched = unsafe { ffi::fe_php_watch_this_thread() };
+        // SAFETY: as above; `execute` leaves whatever it has entered, and nothing else does.
+        let interrupter = unsafe { Interrupter::of_this_thread() };
         Self {
+            interrupter,
             fix_pathinfo: engine.cgi_settings().fix_pathinfo,
             watched,
             strings: CStrings::default(),
