@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench;
-use crate::config::{IniConfig, Limits, ListenAddress, PoolConfig};
+use crate::config::{IniConfig, Limits, ListenAddress, PoolConfig, TimeLimits};
 
 /// PHP run inside a Rust program: a FastCGI server in php-fpm's place.
 #[derive(Debug, Parser)]
@@ -90,7 +90,30 @@ pub(crate) struct Fpm {
     #[arg(long, value_name = "NAME", default_value = "www")]
     pool: String,
     #[command(flatten)]
+    time_limits: TimeLimitArgs,
+    #[command(flatten)]
     limits: LimitArgs,
+}
+
+/// How long requests may take, in the words of php-fpm's configuration; see [`TimeLimits`].
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Time limits")]
+struct TimeLimitArgs {
+    /// End a script that runs longer: shutdown functions run, and the client gets a 504 answer unless output was sent.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    request_terminate_timeout: Option<Duration>,
+    /// That limit counts after fastcgi_finish_request() and in shutdown functions too.
+    #[arg(long, requires = "request_terminate_timeout")]
+    request_terminate_timeout_track_finished: bool,
+    /// Write the backtrace of a script that runs longer to the slow log.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "slowlog")]
+    request_slowlog_timeout: Option<Duration>,
+    /// Most functions in such a backtrace.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    request_slowlog_trace_depth: u32,
+    /// The slow log's file.
+    #[arg(long, value_name = "FILE", requires = "request_slowlog_timeout")]
+    slowlog: Option<PathBuf>,
 }
 
 /// Limits on what clients may ask for; see [`Limits`].
@@ -128,6 +151,7 @@ impl Fpm {
     /// The configuration that the options make.
     pub(crate) fn into_config(self) -> PoolConfig {
         let limits = self.limits;
+        let time_limits = self.time_limits;
         PoolConfig {
             ini: IniConfig {
                 path: self.ini_path,
@@ -135,6 +159,13 @@ impl Fpm {
                 defines: self.defines,
             },
             pcntl: self.pcntl,
+            time_limits: TimeLimits {
+                terminate: time_limits.request_terminate_timeout,
+                track_finished: time_limits.request_terminate_timeout_track_finished,
+                slowlog: time_limits.request_slowlog_timeout,
+                slowlog_trace_depth: time_limits.request_slowlog_trace_depth,
+                slowlog_file: time_limits.slowlog,
+            },
             limits: Limits {
                 params_size: limits.params_size,
                 params_count: limits.params_count,

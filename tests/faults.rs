@@ -11,5 +11,5 @@ mod recursion;
 mod slow;
 mod stopped;
 mod supervisor;
-mod watch;
+pub(crate) mod watch;
 mod workers;

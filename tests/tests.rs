@@ -23,3 +23,4 @@ mod opcache;
 mod processes;
 mod regression;
 mod time_limit;
+mod time_limits;

@@ -74,6 +74,18 @@ pub(super) fn write_head(
     }
 }
 
+/// Now, as lines begin: `[21-Nov-2026 07:50:00] `, as php-fpm's `zlog_print_time` writes it.
+pub(super) fn timestamp(level: Level) -> String {
+    let now = clock_gettime(ClockId::Realtime);
+    let mut out = Vec::new();
+    let _ = write_time(&mut out, now.tv_sec + sys::local_offset(now.tv_sec));
+    if level == Level::Debug {
+        let _ = write!(out, ".{:06}", now.tv_nsec / 1_000);
+    }
+    out.extend_from_slice(b"] ");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// `pool` for `src/supervisor/pool.rs`, `zygote` for `src/zygote/mod.rs`.
 fn module(file: &str) -> &str {
     let path = file.strip_suffix(".rs").unwrap_or(file);

@@ -161,6 +161,11 @@ pub(crate) fn enabled(level: Level) -> bool {
     level >= self::level()
 }
 
+/// Now, as lines begin.
+pub(crate) fn timestamp() -> String {
+    line::timestamp(level())
+}
+
 /// Writes a message: a line, or several, each with its own head, so that no script can forge one.
 #[track_caller]
 pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {

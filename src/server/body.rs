@@ -81,6 +81,10 @@ impl BodyWriter {
     pub(super) fn new(pipe: Arc<BodyPipe>) -> Self {
         Self(pipe)
     }
+
+    pub(super) fn pipe(&self) -> Arc<BodyPipe> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl std::ops::Deref for BodyWriter {

@@ -543,6 +543,9 @@ impl Connection {
         around: &mut Surroundings<'_>,
     ) {
         let exchange = Arc::new(Exchange::new(Arc::clone(&self.output), id));
+        if let Some(pipe) = &pipe {
+            exchange.set_body(pipe.pipe());
+        }
         if let Some(open) = self.open.iter_mut().find(|open| open.id == id) {
             open.state = State::Dispatched {
                 exchange: Arc::clone(&exchange),

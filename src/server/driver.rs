@@ -23,20 +23,25 @@
 //! | hello, a connection per request | 0.82 | 1.4 |
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
+use rustix::process::{Signal, getpid, kill_process};
 
 use super::exchange::Exchange;
 use super::job::Home;
 use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
+use super::time_limits::{Clock, TimeLimiter, Verdict};
 use super::watch::{Call, Watch};
-use crate::engine::{Engine, PhpThread, block_signals, exit_forked_child, request_takes_long};
+use crate::engine::{
+    Engine, Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, exit_forked_child,
+    request_takes_long,
+};
 use crate::log;
 use crate::scoreboard::Slot;
 use crate::zygote::{Reports, WorkerMessage};
@@ -62,15 +67,32 @@ pub(crate) struct Seat {
     driving: AtomicBool,
     /// The PHP thread, which is idle, is to give memory back.
     release: AtomicBool,
+    /// The request that runs. Whoever takes it settles what comes after it.
+    current: Mutex<Option<Current>>,
+    /// The PHP thread, once there is one.
+    interrupter: OnceLock<Interrupter>,
+    limiter: Option<Arc<TimeLimiter>>,
+    /// How many seats of this process still serve.
+    serving: Arc<AtomicUsize>,
+}
+
+/// A request that runs.
+struct Current {
+    begun: Instant,
+    finished: Finished,
 }
 
 impl Seat {
+    /// `serving` is shared by all seats of the process.
     pub(crate) fn new(
         reactor: Reactor,
         watch: Arc<Watch>,
         wake: Arc<OwnedFd>,
         reports: Arc<Reports>,
+        limiter: Option<Arc<TimeLimiter>>,
+        serving: &Arc<AtomicUsize>,
     ) -> Arc<Self> {
+        serving.fetch_add(1, Ordering::SeqCst);
         Arc::new(Self {
             reactor: Mutex::new(reactor),
             watch,
@@ -78,6 +100,10 @@ impl Seat {
             wake,
             driving: AtomicBool::new(false),
             release: AtomicBool::new(false),
+            current: Mutex::new(None),
+            interrupter: OnceLock::new(),
+            limiter,
+            serving: Arc::clone(serving),
         })
     }
 
@@ -112,6 +138,7 @@ impl Seat {
             self.driving.store(true, Ordering::SeqCst);
             reactor.start_ticking();
             let mut told = false;
+            let mut overdue = Overdue::new(self, sequence);
             while self.watch.runs(sequence) {
                 let all_busy = reactor.become_busy();
                 if all_busy && !told {
@@ -120,7 +147,9 @@ impl Seat {
                 told = all_busy;
                 reactor.hand_over_ready();
                 reactor.turn(Some(TICK));
+                overdue.look(&mut reactor);
             }
+            drop(overdue);
             self.driving.store(false, Ordering::SeqCst);
         }
     }
@@ -128,11 +157,13 @@ impl Seat {
     /// Serves with this PHP thread until the reactor is finished; returns the exit status of the process.
     fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
         let Pool { slot, settings, .. } = *pool;
+        // Set once: a seat has one PHP thread.
+        let _ = self.interrupter.set(php.interrupter());
         let mut pulse = Watch::pulse();
         let mut opcache = RestartWatch::new();
         let mut finished: Option<Finished> = None;
         loop {
-            let job = {
+            let (job, begun) = {
                 let mut reactor = self.reactor.lock();
                 reactor.become_idle();
                 if let Some(finished) = finished.take() {
@@ -142,10 +173,11 @@ impl Seat {
                     if let Some(job) = reactor.next_job() {
                         self.watch
                             .begin(&mut pulse, reactor.now(), reactor.is_alone());
-                        break job;
+                        break (job, reactor.now());
                     }
                     if reactor.is_finished() {
                         self.watch.stop();
+                        self.serving.fetch_sub(1, Ordering::SeqCst);
                         return 0;
                     }
                     self.watch.rest(&pulse);
@@ -156,11 +188,14 @@ impl Seat {
                 }
             };
             slot.request_started();
-            let done = Finished {
-                token: job.token,
-                exchange: Arc::clone(&job.exchange),
-                home: job.home.clone(),
-            };
+            *self.current.lock() = Some(Current {
+                begun,
+                finished: Finished {
+                    token: job.token,
+                    exchange: Arc::clone(&job.exchange),
+                    home: job.home.clone(),
+                },
+            });
             let outcome = job.run(php, settings);
             if outcome.forked {
                 // A child of the script's own fork: its parent goes on serving.
@@ -170,8 +205,12 @@ impl Seat {
             if self.driving.load(Ordering::SeqCst) {
                 wake(&self.wake);
             }
-            slot.request_finished();
-            finished = done.go_home();
+            let current = self.current.lock().take();
+            if current.is_some() || cfg!(php_zts) {
+                // Else it was given up, and counted then.
+                slot.request_finished();
+            }
+            finished = current.and_then(|current| current.finished.go_home());
             if cfg!(php_zts) && opcache.is_pending(php) {
                 self.reports.send(WorkerMessage::OpcacheRestartPending);
             }
@@ -201,6 +240,107 @@ impl Seat {
         }
     }
 }
+
+/// The helper's view of the limits of one request.
+struct Overdue<'a> {
+    seat: &'a Seat,
+    sequence: u64,
+    clock: Option<Clock<'a>>,
+    /// Its seat no longer counts as serving.
+    left: bool,
+}
+
+impl<'a> Overdue<'a> {
+    fn new(seat: &'a Seat, sequence: u64) -> Self {
+        let begun = seat.current.lock().as_ref().map(|current| current.begun);
+        let begun = begun.unwrap_or_else(Instant::now);
+        let limiter = seat.limiter.as_ref();
+        Self {
+            seat,
+            sequence,
+            clock: limiter.map(|limiter| limiter.clock(begun)),
+            left: false,
+        }
+    }
+
+    /// Does what is due.
+    fn look(&mut self, reactor: &mut Reactor) {
+        let seat = self.seat;
+        let (Some(clock), Some(interrupter)) = (&mut self.clock, seat.interrupter.get()) else {
+            return;
+        };
+        let exchange = seat
+            .current
+            .lock()
+            .as_ref()
+            .map(|current| Arc::clone(&current.finished.exchange));
+        let runs = || seat.watch.runs(self.sequence);
+        match clock.check(interrupter, exchange.as_deref(), runs) {
+            Verdict::Fine => {}
+            Verdict::Hopeless => self.give_up(reactor),
+            Verdict::GivenUp => self.leave(reactor),
+        }
+    }
+
+    /// Answers a request whose script does not end, and does without its thread from now on.
+    fn give_up(&self, reactor: &mut Reactor) {
+        let seat = self.seat;
+        let Some(current) = seat.current.lock().take() else {
+            return; // it has just ended
+        };
+        current.finished.exchange.give_up();
+        if let Some(finished) = current.finished.go_home() {
+            finished.settle(reactor);
+        }
+        if let Some(limiter) = &seat.limiter {
+            limiter.stuck();
+        }
+        if !cfg!(php_zts) {
+            self.end_process(reactor);
+        }
+    }
+
+    /// Passes all other connections to sibling processes, and ends this one as php-fpm's master does with a child.
+    fn end_process(&self, reactor: &mut Reactor) {
+        reactor.retire();
+        let until = Instant::now() + HAND_OVER;
+        while !reactor.is_finished() && Instant::now() < until {
+            reactor.hand_over_ready();
+            reactor.turn(Some(TICK));
+        }
+        for signal in [Signal::TERM, Signal::KILL] {
+            if !self.seat.watch.runs(self.sequence) {
+                return; // it has ended after all, and so does this process: it has retired
+            }
+            // A process may always signal itself.
+            let _ = kill_process(getpid(), signal);
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// On ZTS, ends the process once all threads are done that can be.
+    fn leave(&mut self, reactor: &mut Reactor) {
+        if reactor.is_draining() && !self.left && reactor.is_finished() {
+            self.left = true;
+            self.seat.serving.fetch_sub(1, Ordering::SeqCst);
+        }
+        if self.left && self.seat.serving.load(Ordering::SeqCst) == 0 {
+            exit_beside_stuck_thread(0);
+        }
+    }
+}
+
+impl Drop for Overdue<'_> {
+    /// The request has ended, late.
+    fn drop(&mut self) {
+        if self.left {
+            self.seat.serving.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// How long connections may take to be handed over before the process ends.
+const HAND_OVER: Duration = Duration::from_millis(500);
 
 /// A request that has been run.
 struct Finished {

@@ -4,11 +4,12 @@
 //! filled in when it is full or must leave. It leaves when it has grown to [`SEND_AT`], at `flush()`, at the end, and
 //! when the I/O side looks after running requests, so that a page that prints its progress is seen to do so.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::body::BodyPipe;
 use super::output::Output;
 use super::status_line::write_status;
 use crate::fastcgi::{HEADER_LEN, ProtocolStatus, RecordType, encoder};
@@ -30,6 +31,8 @@ pub(crate) struct Exchange {
     aborted: AtomicBool,
     /// END_REQUEST is out: the id may be used again.
     ended: AtomicBool,
+    /// The body, where it is streamed.
+    body: OnceLock<Arc<BodyPipe>>,
     response: Mutex<Response>,
 }
 
@@ -38,6 +41,8 @@ struct Response {
     wire: Vec<u8>,
     /// Where the open record's header begins, and what it is.
     open: Option<(usize, RecordType)>,
+    /// There has been output.
+    begun: bool,
 }
 
 impl Exchange {
@@ -47,6 +52,7 @@ impl Exchange {
             id,
             aborted: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            body: OnceLock::new(),
             response: Mutex::new(Response::default()),
         }
     }
@@ -91,6 +97,44 @@ impl Exchange {
     /// This process will not answer it: it has been passed on before it started.
     pub(crate) fn disown(&self) {
         self.ended.store(true, Ordering::Release);
+    }
+
+    /// Its body comes through `pipe`.
+    pub(super) fn set_body(&self, pipe: Arc<BodyPipe>) {
+        // It has one body.
+        let _ = self.body.set(pipe);
+    }
+
+    /// The request has taken too long: its script no longer waits for its client, neither for the rest of a body nor to be
+    /// rid of its output. From any thread.
+    pub(super) fn expire(&self) {
+        if let Some(body) = self.body.get() {
+            body.end();
+        }
+        if self.output.is_backlogged() {
+            self.output.mark_broken();
+        }
+    }
+
+    /// Ends the request in the place of a script that does not end. The answer is a 504 unless there has been output; then the
+    /// connection is closed, so that nobody takes half a page for a whole one.
+    pub(super) fn give_up(&self) {
+        // A script that waits with the lock waits for its client.
+        let Some(mut response) = self.response.try_lock() else {
+            return self.output.mark_broken();
+        };
+        if self.is_ended() {
+            return;
+        }
+        if response.begun {
+            drop(response);
+            return self.output.mark_broken();
+        }
+        response.open_record(RecordType::Stdout, self.id);
+        response.wire.extend_from_slice(TIMED_OUT);
+        drop(response);
+        // A client that has gone needs no answer.
+        let _ = self.end(ProtocolStatus::RequestComplete);
     }
 
     fn push(&self, kind: RecordType, mut data: &[u8], wait: bool) -> Result<(), ClientGone> {
@@ -184,6 +228,7 @@ impl Response {
             self.wire.reserve(SMALL_ANSWER);
         }
         self.open = Some((self.wire.len(), kind));
+        self.begun |= kind == RecordType::Stdout;
         self.wire
             .extend_from_slice(&encoder::header(kind, id, 0, 0));
         RECORD_CONTENT
@@ -207,6 +252,11 @@ impl Response {
         }
     }
 }
+
+/// The answer to a request that could not be ended.
+const TIMED_OUT: &[u8] =
+    b"Status: 504 Gateway Timeout\r\nContent-type: text/plain; charset=UTF-8\r\n\r\n\
+    The script took too long.\n";
 
 /// The sink that PHP writes to.
 #[derive(Debug)]

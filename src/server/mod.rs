@@ -3,16 +3,18 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::SIGQUIT;
 
+use crate::config::PoolConfig;
 use crate::descriptor::{first_high, high_fd};
 use crate::engine::{Engine, PhpThread, is_zts};
-use crate::log;
+use crate::log::{self, LogFile};
+use crate::scoreboard::Slot;
 use crate::supervisor::messages::{Channel, Received, ToWorker};
-use crate::zygote::{WorkerLogs, WorkerProcess};
+use crate::zygote::{Reports, WorkerLogs, WorkerMessage, WorkerProcess};
 
 mod allowed_clients;
 mod body;
@@ -27,11 +29,15 @@ mod properties;
 mod reactor;
 mod relay;
 mod script;
+mod slow_log;
 mod status_line;
+mod time_limits;
 mod watch;
 
 pub(crate) use driver::PHP_STACK;
 use reactor::{Control, ThreadQueue};
+use slow_log::SlowLog;
+use time_limits::{Hooks, TimeLimiter};
 
 /// Serves until this worker process is to end; returns its exit status.
 pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
@@ -74,13 +80,15 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         logs,
         ..
     } = worker;
+    let reports = Arc::new(reports);
+    let limiter = limiter(&config, logs.slow.clone(), &slot, &reports);
+    let serving = Arc::new(AtomicUsize::new(0));
     let logs = Arc::new(logs);
     let mut control = Some(Control {
         channel: control,
         receive: Box::new(move |channel| receive(channel, &logs)),
     });
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
-    let reports = Arc::new(reports);
     let mut seats = Vec::new();
     for _ in 0..threads {
         let wake = Arc::new(high_fd(eventfd(
@@ -111,6 +119,8 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             watch,
             wake,
             Arc::clone(&reports),
+            limiter.clone(),
+            &serving,
         ));
     }
     let pool = driver::Pool {
@@ -150,6 +160,29 @@ fn receive(channel: &Channel, logs: &WorkerLogs) -> bool {
             }
         }
     }
+}
+
+/// What looks after `request_*_timeout`.
+fn limiter(
+    config: &PoolConfig,
+    slowlog: Option<Arc<LogFile>>,
+    slot: &Slot,
+    reports: &Arc<Reports>,
+) -> Option<Arc<TimeLimiter>> {
+    let slow_log = slowlog.map(|file| SlowLog::new(file, &config.name));
+    let (slot, reports) = (slot.clone(), Arc::clone(reports));
+    let hooks = Hooks {
+        on_slow: Box::new(|| ()),
+        on_stuck: Box::new(move || {
+            if is_zts() {
+                reports.send(WorkerMessage::ThreadStuck);
+            } else {
+                // The request has been answered, so it does not die with this process.
+                slot.request_finished();
+            }
+        }),
+    };
+    TimeLimiter::new(&config.name, &config.time_limits, slow_log, hooks).map(Arc::new)
 }
 
 /// A descriptor that becomes readable when SIGQUIT comes.

@@ -121,6 +121,8 @@ pub(crate) enum FromPool {
 pub(crate) enum ReplaceReason {
     /// OPcache wants to empty its memory, which threads could not survive (DESIGN.md).
     OpcacheRestartPending,
+    /// A PHP thread does not end its request.
+    ThreadStuck,
     /// SIGUSR2.
     Reload,
     /// Its worker process has run as many requests as `pm.max_requests` allows (ZTS).
@@ -131,6 +133,7 @@ impl std::fmt::Display for ReplaceReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::OpcacheRestartPending => "OPcache restart pending",
+            Self::ThreadStuck => "a thread is stuck in a request",
             Self::Reload => "reload",
             Self::MaxRequests => "pm.max_requests reached",
         })

@@ -446,6 +446,9 @@ impl<E> PoolProcess<E> {
                 (WorkerMessage::OpcacheRestartPending, _) => {
                     self.ask_for_replacement(ReplaceReason::OpcacheRestartPending);
                 }
+                (WorkerMessage::ThreadStuck, _) => {
+                    self.ask_for_replacement(ReplaceReason::ThreadStuck);
+                }
                 (WorkerMessage::MaxRequests, _) => {
                     self.ask_for_replacement(ReplaceReason::MaxRequests);
                 }

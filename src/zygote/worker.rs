@@ -161,6 +161,9 @@ pub(crate) enum WorkerMessage {
     Leaving = 4,
     /// The same, of a process that is replaced with its whole generation (ZTS).
     MaxRequests = 5,
+    /// A PHP thread does not end its request, which has been answered: the generation should be replaced. This process ends when
+    /// its other threads are done.
+    ThreadStuck = 6,
 }
 
 impl WorkerMessage {
@@ -171,6 +174,7 @@ impl WorkerMessage {
             3 => Self::AllBusy,
             4 => Self::Leaving,
             5 => Self::MaxRequests,
+            6 => Self::ThreadStuck,
             _ => return None,
         })
     }

@@ -635,6 +635,16 @@ impl Reactor {
         }
     }
 
+    /// This process is about to end, in the middle of a request: takes nothing new, and passes on what it has.
+    pub(crate) fn retire(&mut self) {
+        self.start_drain(Cause::Quit);
+    }
+
+    /// Whether others can be asked to serve what is left here.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
     fn start_drain(&mut self, cause: Cause) {
         // The order for the whole generation says more than the one for this process.
         if self.drain != Some(Cause::Generation) {
