@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs php-fpm's own test suite (sapi/fpm/tests of PHP's source), as it is, with the stock php-fpm and with fe-php, as root
-# and as an ordinary user. Exits with 1 if fe-php fails a test that the stock php-fpm passes.
+# Runs php-fpm's own test suite (sapi/fpm/tests of PHP's source), as it is, with the stock php-fpm and with fe-php, as
+# root and as an ordinary user. Exits with 1 if fe-php fails a test that the stock php-fpm passes.
 #
 #   FE_PHP_BIN=target/debug/fe-php scripts/conformance.sh PHP_CONFIG [TEST...]
 #
@@ -22,6 +22,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/php-source.sh"
 TIMEOUT=40 # seconds that a test may be silent; none that passes is, for so long
 NOBODY=nobody
+AS_NOBODY=(setpriv --reuid="$NOBODY" --regid="$(id -g "$NOBODY")" --clear-groups)
 ISOLATE=(unshare --mount --net --pid --fork --mount-proc --kill-child)
 RUNNING= # the run that goes on
 # What of PHP's source the tests need.
@@ -113,15 +114,15 @@ select_tests() {
     mapfile -t TESTS < <(printf '%s\n' "${TESTS[@]}" | sort -u)
 }
 
-# Puts a php-fpm, and the php that drives the tests, where the tests look for them.
+# Puts a php-fpm, and the php that drives the tests, where the tests look for them. Each test gets a session of its own:
+# where there is no pid file, it sends its signal to process 0, which is its process group.
 contestant() {
     mkdir -p "$WORK/$1"/{cli,fpm}
-    cp "$PHP" "$WORK/$1/cli/php"
+    cp "$PHP" "$WORK/$1/cli/real-php"
+    # shellcheck disable=SC2016 # for that shell to expand
+    printf '#!/bin/sh\nexec setsid "%s" "$@"\n' "$WORK/$1/cli/real-php" >"$WORK/$1/cli/php"
+    chmod 755 "$WORK/$1/cli/php"
     cp "$2" "$WORK/$1/fpm/php-fpm"
-}
-
-as_nobody() {
-    setpriv --reuid="$NOBODY" --regid="$(id -g "$NOBODY")" --clear-groups "$@"
 }
 
 # In the mount namespace of a run: makes the PHP under test readable for other users. It may lie in root's home.
@@ -129,9 +130,9 @@ show_prefix() {
     local part hidden=
     for part in ${PREFIX//\// }; do
         hidden+=/$part
-        as_nobody test -x "$hidden" || break
+        "${AS_NOBODY[@]}" test -x "$hidden" || break
     done
-    ! as_nobody test -r "$PREFIX/lib" || return 0
+    ! "${AS_NOBODY[@]}" test -r "$PREFIX/lib" || return 0
     mkdir -p "$WORK/prefix"
     mount --bind "$PREFIX" "$WORK/prefix"
     mount -t tmpfs -o mode=755 tmpfs "$hidden"
@@ -149,8 +150,9 @@ inside() {
         # PHPRC says the same, but one test gives php-fpm an environment of its own.
         [ -z "$FPM_INI" ] || mount --bind "$WORK/ini/php.ini" "$FPM_INI"
     fi
-    if [ "$who" = user ] && [ "$(id -u)" = 0 ]; then set -- as_nobody "$@"; fi
-    "$@"
+    [ "$who" = root ] || [ "$(id -u)" != 0 ] || set -- "${AS_NOBODY[@]}" "$@"
+    # In a namespace, this shell is its init, and waits for orphans.
+    if [ -n "${ISOLATED-}" ]; then "$@"; else exec "$@"; fi
 }
 
 # Can this process make namespaces?
@@ -166,7 +168,7 @@ run() {
     dir=$(mktemp -d "$WORK/run.XXXX")
     cp -r "$SUITE"/. "$dir"
     : >"$dir/results"
-    [ "$who" = root ] || [ "$(id -u)" != 0 ] || chown -R "$NOBODY:$(id -g "$NOBODY")" "$dir"
+    [ "$who" = root ] || [ "$(id -u)" != 0 ] || chown -R "$NOBODY:" "$dir"
     chmod 755 "$dir"
     env=(PATH="$PATH" LC_ALL=C HOME="$dir" TMPDIR=/tmp NO_INTERACTION=1 NO_COLOR=1 PHPRC="$WORK/ini"
         TEST_FPM_EXTENSION_DIR="$WORK/extensions" RUN_RESOURCE_HEAVY_TESTS=1 FPM_RUN_RESOURCE_HEAVY_TESTS=1)
@@ -280,7 +282,7 @@ compare() {
             ours=$(result_of "$test" "$WORK/fe-php-$who")
             cells+=("${stock:--}" "${ours:--}")
             if [ "$stock" = passed ] && [ "$ours" != passed ]; then
-                if excuse "$test"; then EXCUSED+=("$test ($who)"); else BEHIND+=("$test ($who): $ours"); fi
+                if excuse "$test"; then EXCUSED+=("$test ($who)"); else BEHIND+=("$test ($who)"); fi
             fi
         done
         # shellcheck disable=SC2059
@@ -351,7 +353,7 @@ main() {
     [ "${#EXCUSED[@]}" = 0 ] || printf 'different with threads: %s\n' "${EXCUSED[@]}"
     if [ "${#BEHIND[@]}" != 0 ]; then
         echo "fe-php is behind in ${#BEHIND[@]}:"
-        printf '    %s\n' "${BEHIND[@]}"
+        (IFS=, && echo "${BEHIND[*]}") | sed 's/,/, /g' | fold --spaces --width=110 | sed 's/^/    /'
         exit 1
     fi
     echo "fe-php passes every test that the stock php-fpm passes"
