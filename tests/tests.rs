@@ -22,5 +22,6 @@ mod memory;
 mod opcache;
 mod processes;
 mod regression;
+mod security;
 mod time_limit;
 mod time_limits;
