@@ -50,10 +50,10 @@ impl Confinement {
     /// Changes to it, for good.
     pub(super) fn enter(mut self) -> Result<(), AppArmorError> {
         let profile = format!("{}//{}", self.current, self.hat);
-        // In one write, as the kernel wants it.
+        // A `File` does not buffer, so this is the one write that the kernel wants.
         let command = format!("changeprofile {profile}");
-        match self.attribute.write(command.as_bytes()) {
-            Ok(_) => Ok(()),
+        match self.attribute.write_all(command.as_bytes()) {
+            Ok(()) => Ok(()),
             Err(error) => Err(AppArmorError::Change {
                 profile,
                 current: self.current,
