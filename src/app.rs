@@ -24,6 +24,10 @@ pub fn main() -> ExitCode {
         Some(Command::Fpm(options)) if options.test => test(&options.into_config()),
         Some(Command::Fpm(options)) => serve(options.into_config()),
         Some(Command::Bench(options)) => bench::main(*options),
+        Some(Command::Directives) => {
+            print!("{}", crate::config::reference());
+            ExitCode::SUCCESS
+        }
         Some(Command::PoolProcess) => exit_code(zygote::main(start_php, server::run)),
         None => ExitCode::SUCCESS,
     }

@@ -1,13 +1,70 @@
-//! The command line.
+//! The command line: fe-php's own, which clap reads, and php-fpm's.
 
+pub(crate) mod php_fpm;
+
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::bench;
+use php_fpm::PhpFpm;
+
 use crate::config::{IniConfig, Limits, ListenAddress, PoolConfig, TimeLimits};
+
+/// What the program is to do.
+#[derive(Debug)]
+pub(crate) enum Invocation {
+    /// By fe-php's own command line.
+    Own(Cli),
+    /// By php-fpm's: called under a name that begins with `php-fpm`, or `fe-php fpm` without options of fe-php's own.
+    PhpFpm {
+        /// What it says.
+        command: PhpFpm,
+        /// How the program calls itself in the usage text.
+        program: String,
+    },
+}
+
+/// Reads the command line, the program's name included. Does not return if it asks for clap's help or is wrong.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let argv0 = arguments.first().map(Path::new).unwrap_or(Path::new(""));
+    let name = argv0.file_name().unwrap_or_default().to_string_lossy();
+    let first = arguments.get(1).map(|argument| argument.to_string_lossy());
+    let first = first.as_deref().unwrap_or_default();
+    // A pool process keeps the name that the supervisor has, whatever that is.
+    if name.starts_with("php-fpm") && first != crate::supervisor::process::POOL_PROCESS {
+        return Invocation::PhpFpm {
+            program: php_fpm::program_name(&argv0.to_string_lossy()).to_owned(),
+            command: php_fpm::parse(arguments.into_iter().skip(1)),
+        };
+    }
+    if first == "fpm" && !arguments[2..].iter().any(is_own_option) {
+        return Invocation::PhpFpm {
+            program: "fe-php fpm".to_owned(),
+            command: php_fpm::parse(arguments.into_iter().skip(2)),
+        };
+    }
+    Invocation::Own(Cli::parse_from(arguments))
+}
+
+/// Whether `fe-php fpm` has this option and php-fpm does not; help is ours too.
+fn is_own_option(argument: &OsString) -> bool {
+    let argument = argument.to_string_lossy();
+    let Some(long) = argument.strip_prefix("--") else {
+        return ["-l", "-w", "-h"]
+            .iter()
+            .any(|own| argument.starts_with(own));
+    };
+    let name = long.split('=').next().unwrap_or(long);
+    let command = Cli::command();
+    let fpm = command.find_subcommand("fpm");
+    name == "help"
+        || fpm.is_some_and(|fpm| fpm.get_arguments().any(|own| own.get_long() == Some(name)))
+}
 
 /// PHP run inside a Rust program: a FastCGI server in php-fpm's place.
 #[derive(Debug, Parser)]
@@ -31,6 +88,9 @@ pub(crate) enum Command {
     ///
     /// Worker processes (PHP threads of one worker process, if PHP is ZTS) run the scripts. The log goes to standard
     /// error. SIGTERM stops at once, SIGQUIT after running requests.
+    ///
+    /// Without --listen it reads php-fpm.conf and takes php-fpm's options: -y FILE, -t, -tt, -F, -D, -O, -R, -p DIR,
+    /// -g FILE, -e, -i, -m, -v and their long forms, as described in php-fpm(8).
     #[command(after_help = FPM_EXAMPLES)]
     Fpm(Box<Fpm>),
     /// Measure a FastCGI server: fe-php, php-fpm or another one.
@@ -39,6 +99,8 @@ pub(crate) enum Command {
     /// with --pid also what the server used. It does not start PHP.
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<bench::Options>),
+    /// Print the reference of php-fpm.conf's directives, in Markdown.
+    Directives,
     /// The pool process, which `fpm` starts by itself.
     #[command(name = crate::supervisor::process::POOL_PROCESS, hide = true)]
     PoolProcess,
@@ -46,6 +108,7 @@ pub(crate) enum Command {
 
 const FPM_EXAMPLES: &str = "\
 Examples:
+  fe-php fpm -F -y /etc/php/8.2/fpm/php-fpm.conf
   fe-php fpm --listen 127.0.0.1:9000
   fe-php fpm --listen /run/php/x.sock --workers 8 -c /etc/php/8.2/fpm -d memory_limit=256M
 
@@ -84,7 +147,7 @@ pub(crate) struct Fpm {
     #[arg(long)]
     pcntl: bool,
     /// Start PHP with these settings, say whether that works, and do not serve.
-    #[arg(short = 't', long)]
+    #[arg(short = 't')]
     pub(crate) test: bool,
     /// The pool's name in the log.
     #[arg(long, value_name = "NAME", default_value = "www")]
@@ -248,13 +311,31 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_name_and_the_options_decide_whose_command_line_it_is() {
+        let php_fpm = |line: &str| match parse(line.split(' ').map(OsString::from)) {
+            Invocation::PhpFpm { program, .. } => Some(program),
+            Invocation::Own(_) => None,
+        };
+        assert_eq!(php_fpm("/usr/sbin/php-fpm8.2 -t").unwrap(), "php-fpm8.2");
+        assert_eq!(php_fpm("php-fpm").unwrap(), "php");
+        assert_eq!(
+            php_fpm("/usr/bin/fe-php fpm -tt -y x").unwrap(),
+            "fe-php fpm"
+        );
+        assert_eq!(php_fpm("fe-php fpm").unwrap(), "fe-php fpm");
+        assert_eq!(php_fpm("fe-php fpm --listen 9000"), None);
+        assert_eq!(php_fpm("fe-php fpm -n -l 9000"), None);
+        assert_eq!(php_fpm("fe-php fpm --workers=3 --listen 9000"), None);
+        assert_eq!(php_fpm("/usr/sbin/php-fpm8.2 pool-process"), None);
+        assert_eq!(php_fpm("fe-php -V"), None);
     }
 
     #[test]

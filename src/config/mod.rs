@@ -17,6 +17,7 @@ mod ini;
 mod messages;
 mod options;
 mod pool;
+mod reference;
 mod settings;
 mod typed;
 
@@ -30,6 +31,7 @@ pub(crate) use pool::{
     IniConfig, IniMode, IniSetting, Limits, ListenAddress, Name, PoolConfig, ProcessManager,
     QueueAnswer, ResourceLimits, SocketOptions, StatusConfig, TimeLimits,
 };
+pub(crate) use reference::reference;
 
 /// All of php-fpm.conf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +131,14 @@ fn show(sections: &Sections, options: &FpmOptions, file: &str, messages: &mut Me
     );
     // php-fpm's message has a line break of its own at its end.
     messages.blank_line_after(notice);
+}
+
+/// php-fpm of the same PHP version, the judge in tests: that of `make test`, else Debian's.
+#[cfg(test)]
+pub(crate) fn php_fpm_to_compare_with() -> std::path::PathBuf {
+    let [major, minor, _] = PhpBuild::compiled().version;
+    let debian = format!("/usr/sbin/php-fpm{major}.{minor}");
+    std::env::var("PHP_FPM").unwrap_or(debian).into()
 }
 
 #[cfg(test)]

@@ -1,28 +1,24 @@
 //! The judge: php-fpm itself, with `-tt`. What it prints for a file, fe-php prints too, to the letter.
 
-use std::env;
-use std::path::PathBuf;
 use std::process::Command;
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// php-fpm of the same PHP version: that of `make test`, else Debian's.
-fn php_fpm() -> PathBuf {
-    let [major, minor, _] = PhpBuild::compiled().version;
-    let debian = format!("/usr/sbin/php-fpm{major}.{minor}");
-    PathBuf::from(env::var("PHP_FPM").unwrap_or(debian))
-}
-
 /// Whether it succeeded, and its lines without times and without places that differ for a reason.
 fn judge(files: &Files) -> (bool, Vec<String>) {
-    let output = Command::new(php_fpm())
+    let output = Command::new(php_fpm_to_compare_with())
         .args(["-n", "-tt", "-y", &files.place("@/fpm.conf")])
         .env("FE_PHP_TEST_VARIABLE", "of the environment")
         .env_remove("WATCHDOG_USEC")
         .output()
-        .unwrap_or_else(|error| panic!("{} cannot be run: {error}", php_fpm().display()));
+        .unwrap_or_else(|error| {
+            panic!(
+                "{} cannot be run: {error}",
+                php_fpm_to_compare_with().display()
+            )
+        });
     let text = String::from_utf8(output.stderr).unwrap();
     (output.status.success(), normal(text.lines(), files))
 }
