@@ -19,6 +19,7 @@ mod faults;
 mod frontends;
 mod isolation;
 mod memory;
+mod logs;
 mod opcache;
 mod processes;
 mod regression;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
+use rustix::fs::fstat;
 use rustix::stdio::dup2_stderr;
 use serde::{Deserialize, Serialize};
 
@@ -179,8 +180,9 @@ impl ErrorLog {
                     self.target.store(SYSLOG, Ordering::Release);
                 }
             }
-            (None, Some(fd)) if heritage.file => {
-                if self.file.set(LogFile::new(fd)).is_ok() {
+            (None, Some(fd)) => {
+                let usable = heritage.file && self.file.set(LogFile::new(fd)).is_ok();
+                if usable {
                     self.target.store(FILE, Ordering::Release);
                 }
             }
@@ -192,7 +194,15 @@ impl ErrorLog {
 
     pub(super) fn adopt(&self, new: OwnedFd) -> io::Result<()> {
         match (self.target(), self.file.get(), self.syslog.get()) {
-            (FILE, Some(file), _) => file.replace(new),
+            (FILE, Some(file), _) => {
+                // In the pool process libraries write to it; in worker processes it is something else.
+                let tied = is_same_file(rustix::stdio::stderr(), file.as_fd());
+                file.replace(new)?;
+                if tied {
+                    dup2_stderr(file)?;
+                }
+                Ok(())
+            }
             (SYSLOG, _, Some(syslog)) => syslog.replace(new),
             _ => Ok(()),
         }
@@ -297,6 +307,13 @@ impl ErrorLog {
 
     fn target(&self) -> u8 {
         self.target.load(Ordering::Acquire)
+    }
+}
+
+fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
     }
 }
 
@@ -413,6 +430,16 @@ mod tests {
         let below = ErrorLog::new();
         below.inherit(log.heritage(), None);
         assert_eq!(below.settings(), log.settings());
+    }
+
+    #[test]
+    fn file_is_known_again_under_another_number() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+        let (first, second) = (open(&one).expect("opens"), open(&one).expect("opens"));
+        let other = open(&other).expect("opens");
+        assert!(is_same_file(first.as_fd(), second.as_fd()));
+        assert!(!is_same_file(first.as_fd(), other.as_fd()));
     }
 
     #[test]

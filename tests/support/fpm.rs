@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::getuid;
+use rustix::process::{Signal, getuid};
 use tempfile::TempDir;
 
 use super::client::{Address, Connection};
@@ -20,13 +20,24 @@ pub(crate) struct Fpm {
     process: Process,
     socket: PathBuf,
     log: Log,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Fpm {
     /// Starts php-fpm with one child and the php.ini lines `ini`, in `directory`. `pool` are further lines of the
     /// pool's configuration. Panics if there is no php-fpm on this machine.
     pub(crate) fn start(ini: &[String], pool: &str, current_directory: &Path) -> Self {
+        Self::start_as(Command::new(program()), ini, pool, current_directory)
+    }
+
+    /// Starts `command` as [`start`](Self::start) does php-fpm: it takes php-fpm's options. In the pool's lines,
+    /// `{directory}` stands for a directory of the server's own.
+    pub(crate) fn start_as(
+        mut command: Command,
+        ini: &[String],
+        pool: &str,
+        current_directory: &Path,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("fpm.sock");
         let log = Log::new(directory.path().join("log"));
@@ -42,10 +53,10 @@ impl Fpm {
              pm = static\npm.max_children = 1\n{pool}\n",
             log = directory.path().join("error.log").display(),
             socket = socket.display(),
+            pool = pool.replace("{directory}", directory.path().to_str().unwrap()),
         );
         fs::write(&configuration, text).unwrap();
 
-        let mut command = Command::new(program());
         environment(&mut command, &ini);
         command
             .current_dir(current_directory)
@@ -62,13 +73,23 @@ impl Fpm {
             process,
             socket,
             log,
-            _directory: directory,
+            directory,
         }
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> Address {
         Address::Unix(self.socket.clone())
+    }
+
+    /// A directory of its own.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Sends a signal to the master process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// The master's process number.
