@@ -266,7 +266,7 @@ stock() {
 }
 
 result_of() {
-    awk -F '\t' -v test="$1" '$1 == test {print tolower($2)}' "$2" 2>/dev/null
+    [ ! -f "$2" ] || awk -F '\t' -v test="$1" '$1 == test {print tolower($2)}' "$2"
 }
 
 # Prints the table; sets BEHIND to what fe-php fails and the stock php-fpm passes, EXCUSED to what of it is listed.
