@@ -16,8 +16,9 @@
 //! What this program itself needs is open or loaded before: descriptors of logs, `/proc/self/attr` for AppArmor, the time
 //! zone of log lines. As under php-fpm, everything that *scripts* need has to be there: files of the resolver
 //! (`/etc/resolv.conf`, `/etc/nsswitch.conf`, `libnss_*.so`), certificates, `/dev/urandom` for old libraries, a shell for
-//! `exec()`, sendmail for `mail()`, and `/usr/share/zoneinfo`, without which date() of Debian's PHP crashes (in php-fpm as well). The web server sends
-//! `SCRIPT_FILENAME` and `DOCUMENT_ROOT` as paths *within* the chroot: php-fpm takes no prefix off, and neither do we.
+//! `exec()`, sendmail for `mail()`, and `/usr/share/zoneinfo`, without which date() of Debian's PHP crashes (in php-fpm as
+//! well). The web server sends `SCRIPT_FILENAME` and `DOCUMENT_ROOT` as paths *within* the chroot: php-fpm takes no prefix
+//! off, and neither do we.
 
 mod apparmor;
 #[cfg(test)]
