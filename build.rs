@@ -29,6 +29,7 @@ const SOURCES: &[&str] = &[
     "csrc/backtrace.c",
     "csrc/body.c",
     "csrc/memory.c",
+    "csrc/pool.c",
     "csrc/timeout.c",
     "csrc/interrupt.c",
     "csrc/frames.c",

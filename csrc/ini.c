@@ -35,7 +35,7 @@ static void complain(const char *format, const char *key)
 {
 	char text[512];
 	snprintf(text, sizeof(text), format, key);
-	fe_php_say("", text);
+	fe_php_say(text);
 }
 
 typedef struct ini_target {

@@ -62,7 +62,8 @@ static inline fe_php_request *fe_php_current(void)
 
 /* Where requests start and end; php-fpm's pool directory. */
 void fe_php_go_home(void);
-void fe_php_say(const char *prefix, const char *message);
+void fe_php_say(const char *message);
+extern bool fe_php_to_stdout;
 const fe_php_variables *fe_php_all_variables(fe_php_request *request);
 const fe_php_bytes *fe_php_find_variable(fe_php_request *request, const char *name, size_t len);
 

@@ -46,6 +46,40 @@ PHP_FUNCTION(apache_request_headers)
 	}
 }
 
+/* fpm_get_status() */
+PHP_FUNCTION(fpm_get_status)
+{
+	fe_php_request *request = fe_php_current();
+	fe_php_status status;
+	zval procs, proc, *target = return_value;
+	ZEND_PARSE_PARAMETERS_NONE();
+
+	status = request && !fe_php_forked ? fe_php_rust.status(request->context) : (fe_php_status) {NULL, 0};
+	if (status.count == 0) {
+		RETURN_FALSE;
+	}
+	array_init(return_value);
+	array_init(&procs);
+	for (size_t i = 0; i < status.count; i++) {
+		const fe_php_status_value *value = &status.values[i];
+		if (value->name.len == 0) {
+			array_init(&proc);
+			add_next_index_zval(&procs, &proc);
+			target = &proc;
+		} else if (value->kind == 0) {
+			add_assoc_long_ex(target, value->name.ptr, value->name.len, (zend_long) value->integer);
+		} else if (value->kind == 1) {
+			add_assoc_double_ex(target, value->name.ptr, value->name.len, value->number);
+		} else {
+			add_assoc_stringl_ex(target, value->name.ptr, value->name.len, value->text.ptr, value->text.len);
+		}
+	}
+	add_assoc_zval(return_value, "procs", &procs);
+}
+
+ZEND_BEGIN_ARG_INFO_EX(arginfo_fpm_get_status, 0, 0, 0)
+ZEND_END_ARG_INFO()
+
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_fastcgi_finish_request, 0, 0, _IS_BOOL, 0)
 ZEND_END_ARG_INFO()
 
@@ -54,6 +88,7 @@ ZEND_END_ARG_INFO()
 
 static const zend_function_entry functions[] = {
 	PHP_FE(fastcgi_finish_request, arginfo_fastcgi_finish_request)
+	PHP_FE(fpm_get_status, arginfo_fpm_get_status)
 	PHP_FE(apache_request_headers, arginfo_apache_request_headers)
 	PHP_FALIAS(getallheaders, apache_request_headers, arginfo_apache_request_headers)
 	PHP_FE_END

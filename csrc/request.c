@@ -44,13 +44,13 @@ static void run_script(fe_php_request *request)
 	}
 	switch (request->script) {
 	case FE_PHP_SCRIPT_NOT_FOUND:
-		fe_php_say("", "Primary script unknown");
+		fe_php_say("Primary script unknown");
 		answer(404, "File not found.\n");
 		return;
 	case FE_PHP_SCRIPT_DENIED:
 		snprintf(text, sizeof(text), "Access to the script '%s' has been denied (see security.limit_extensions)",
 		         request->script_path);
-		fe_php_say("", text);
+		fe_php_say(text);
 		answer(403, "Access denied.\n");
 		return;
 	case FE_PHP_SCRIPT_FILE:
@@ -63,7 +63,7 @@ static void run_script(fe_php_request *request)
 	if (php_fopen_primary_script(&file) == FAILURE) {
 		int error = errno;
 		snprintf(text, sizeof(text), "Unable to open primary script: %s (%s)", request->script_path, strerror(error));
-		fe_php_say("", text);
+		fe_php_say(text);
 		if (error == EACCES) {
 			answer(403, "Access denied.\n");
 		} else {

@@ -1,7 +1,6 @@
 /* The SAPI module: its slots, and PHP's start and end in this process. Policy is Rust's. */
 #include <fcntl.h>
 #include <pthread.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <sys/syscall.h>
@@ -24,6 +23,7 @@ static char directory[MAXPATHLEN] = "/";
 static int directory_descriptor = -1;
 #endif
 volatile bool fe_php_forked = false;
+bool fe_php_to_stdout = false;
 
 static char *kept_ini_entries;
 static char *kept_ini_path;
@@ -35,6 +35,9 @@ static size_t sapi_fe_ub_write(const char *data, size_t len)
 {
 	fe_php_request *request = fe_php_current();
 	if (!request || fe_php_forked) {
+		if (fe_php_to_stdout) {
+			fwrite(data, 1, len, stdout);
+		}
 		return len;
 	}
 	if (fe_php_rust.write(request->context, data, len) != 0) {
@@ -181,7 +184,7 @@ static char *sapi_fe_getenv(const char *name, size_t len)
 
 /* To the web server's log, as php-fpm's lines go: those after the first begin with "; " (sapi_cgi_log_fastcgi). With
  * fastcgi.logging=0, and outside requests, to our own. */
-void fe_php_say(const char *prefix, const char *message)
+void fe_php_say(const char *message)
 {
 	fe_php_request *request = fe_php_current();
 
@@ -190,18 +193,24 @@ void fe_php_say(const char *prefix, const char *message)
 			fe_php_rust.error(request->context, "; ", 2);
 		}
 		request->logged = true;
-		fe_php_rust.error(request->context, prefix, strlen(prefix));
 		fe_php_rust.error(request->context, message, strlen(message));
 		return;
 	}
-	fe_php_rust.log(request ? request->context : NULL, message, strlen(message));
+	fe_php_rust.log(request ? request->context : NULL, message, strlen(message), false, false);
 }
 
 /* log_message: what error_log() and log_errors say while error_log is unset. */
 static void sapi_fe_log_message(const char *message, int syslog_type)
 {
+	fe_php_request *request = fe_php_current();
+	bool to_client = request && !fe_php_forked && FE_G(fcgi_logging);
 	(void) syslog_type;
-	fe_php_say("PHP message: ", message);
+
+	fe_php_rust.log(request ? request->context : NULL, message, strlen(message), to_client,
+	                to_client && request->logged);
+	if (to_client) {
+		request->logged = true;
+	}
 }
 
 /* activate: after zend_activate, before any extension's RINIT. */
@@ -221,6 +230,12 @@ static int sapi_fe_deactivate(void)
 {
 	fe_php_request *request = fe_php_current();
 	if (request && SG(sapi_started) && !fe_php_forked) {
+		fe_php_end end = {zend_memory_peak_usage(true), {NULL, 0}};
+		if (SG(request_info).auth_user) {
+			end.auth_user.ptr = SG(request_info).auth_user;
+			end.auth_user.len = strlen(SG(request_info).auth_user);
+		}
+		fe_php_rust.ending(request->context, &end);
 		fe_php_rust.finish(request->context);
 	}
 	return SUCCESS;
@@ -327,17 +342,9 @@ void fe_php_disable_process_functions(void)
 	free(list);
 }
 
-/* php-fpm's clear_env=yes, its default: scripts see no variable of whoever started the server, but the USER and HOME of the
- * user that they run as (fpm_env.c). */
-void fe_php_clear_environment(void)
+void fe_php_set_directory(const char *new_directory)
 {
-	struct passwd *user = getpwuid(getuid());
-
-	clearenv();
-	if (user) {
-		setenv("USER", user->pw_name, 1);
-		setenv("HOME", user->pw_dir, 1);
-	}
+	snprintf(directory, sizeof(directory), "%s", new_directory);
 }
 
 int fe_php_module_startup(const fe_php_startup *startup)

@@ -85,6 +85,26 @@ typedef struct fe_php_head {
 } fe_php_head;
 
 /* Rust's side. A callback never bails out: it answers, and the C side bails out where PHP wants that. */
+/* What is known of a request at its end. */
+typedef struct fe_php_end {
+	size_t memory_peak;
+	fe_php_bytes auth_user;
+} fe_php_end;
+
+/* One element of fpm_get_status(). */
+typedef struct fe_php_status_value {
+	fe_php_bytes name; /* len 0: an array for the next process begins */
+	int kind;          /* 0: integer, 1: number, 2: text */
+	int64_t integer;
+	double number;
+	fe_php_bytes text;
+} fe_php_status_value;
+
+typedef struct fe_php_status {
+	const fe_php_status_value *values;
+	size_t count;
+} fe_php_status;
+
 typedef struct fe_php_callbacks {
 	/* 0, or -1: the client is gone */
 	int (*send_headers)(void *context, const fe_php_head *head);
@@ -97,8 +117,13 @@ typedef struct fe_php_callbacks {
 	fe_php_variables (*variables)(void *context);
 	/* a message for the web server's log, through the connection */
 	void (*error)(void *context, const char *message, size_t len);
-	/* a message for the server's own log; context is NULL outside a request */
-	void (*log)(void *context, const char *message, size_t len);
+	/* what PHP says: for the web server's log too if to_client (with "; " before it if another), and for our own; context is
+	 * NULL outside a request */
+	void (*log)(void *context, const char *message, size_t len, bool to_client, bool another);
+	/* all of the request has run; what comes next is the end of its answer */
+	void (*ending)(void *context, const fe_php_end *end);
+	/* for fpm_get_status(): elements in order; NULL name: the next process begins. count 0: there is nothing to tell */
+	fe_php_status (*status)(void *context);
 } fe_php_callbacks;
 
 /* Settings of cgi.* after module startup, for what Rust does itself. */
@@ -122,7 +147,16 @@ void fe_php_module_shutdown(void);
 void fe_php_thread_attach(void);
 void fe_php_thread_detach(void);
 void fe_php_after_fork(unsigned int first_descriptor);
-void fe_php_clear_environment(void);
+/* The directory where requests start and end, in place of that of the start. Before fe_php_after_fork. */
+void fe_php_set_directory(const char *directory);
+/* A php_value or php_admin_value of the pool, for this process and its threads; false if PHP has no such setting. Before the
+ * first request. */
+bool fe_php_apply_setting(const char *name, const char *value, bool admin);
+bool fe_php_expose(void);
+/* Prints to standard output, with PHP started. */
+void fe_php_show_version(void);
+void fe_php_show_modules(void);
+bool fe_php_show_information(void);
 void fe_php_keep_memory(void);
 void fe_php_release_memory(void);
 void fe_php_disable_process_functions(void);

@@ -203,7 +203,70 @@ pub trait ResponseSink {
     /// A message for the web server's error log (FastCGI's stderr stream).
     fn error(&mut self, message: &[u8]);
 
+    /// PHP is about to start the request.
+    fn begin(&mut self, start: &RequestStart<'_>) {
+        let _ = start;
+    }
+
+    /// All that the request does is done; [`finish`](Self::finish) comes next.
+    fn ending(&mut self, end: &RequestEnd<'_>) {
+        let _ = end;
+    }
+
+    /// What `fpm_get_status()` returns; `None` makes it false.
+    fn status(&mut self) -> Option<StatusArrays> {
+        None
+    }
+
     /// The response is complete (`fastcgi_finish_request()`, or the end of the request): the client gets all of it
     /// now, though PHP may go on running.
     fn finish(&mut self) -> Result<(), ClientGone>;
+}
+
+/// A request as it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestStart<'r> {
+    /// `REQUEST_METHOD`
+    pub method: &'r [u8],
+    /// `SG(request_info).request_uri`: `SCRIPT_NAME`, without the query.
+    pub request_uri: &'r [u8],
+    /// `QUERY_STRING`
+    pub query_string: &'r [u8],
+    /// The script's file; empty if there is none.
+    pub script: &'r [u8],
+    /// `HTTP_AUTHORIZATION`
+    pub authorization: &'r [u8],
+    /// `CONTENT_LENGTH`, as PHP takes it.
+    pub content_length: u64,
+}
+
+/// A request at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestEnd<'r> {
+    /// CGI variables.
+    pub variables: &'r Variables,
+    /// `zend_memory_peak_usage(1)`, in bytes.
+    pub memory_peak: usize,
+    /// `SG(request_info).auth_user`
+    pub auth_user: &'r [u8],
+}
+
+/// A value that `fpm_get_status()` returns.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StatusValue {
+    /// `int`
+    Long(i64),
+    /// `float`
+    Double(f64),
+    /// `string`
+    String(Vec<u8>),
+}
+
+/// What `fpm_get_status()` returns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusArrays {
+    /// The pool's figures.
+    pub pool: Vec<(&'static str, StatusValue)>,
+    /// The last element, `procs`: a list of arrays.
+    pub procs: Vec<Vec<(&'static str, StatusValue)>>,
 }

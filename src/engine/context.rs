@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use super::ffi;
-use crate::request::{Body, ResponseSink, Variables};
+use crate::request::{Body, ResponseSink, StatusArrays, Variables};
 
 /// Lives on the stack of [`execute`](super::execute) for the length of one request.
 pub(super) struct RequestContext<'a> {
@@ -14,6 +14,9 @@ pub(super) struct RequestContext<'a> {
     pub(super) variables: &'a Variables,
     /// The same for C, made when it is asked for.
     pub(super) table: &'a mut Vec<ffi::fe_php_variable>,
+    /// What `fpm_get_status()` was told last, and the same for C.
+    pub(super) status: Option<StatusArrays>,
+    pub(super) status_table: Vec<ffi::fe_php_status_value>,
     /// A callback panicked: its text.
     pub(super) panic: Option<String>,
 }

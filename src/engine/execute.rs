@@ -7,7 +7,7 @@ use std::ptr;
 use super::context::RequestContext;
 use super::ffi;
 use super::thread::PhpThread;
-use crate::request::{Body, Request, ResponseSink, Script, Variables};
+use crate::request::{Body, Request, RequestStart, ResponseSink, Script, Variables};
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(crate) fn execute(
         position: 0,
         variables: &variables,
         table: &mut thread.variables,
+        status: None,
+        status_table: Vec::new(),
         panic: None,
     };
 
@@ -67,7 +69,7 @@ pub(crate) fn execute(
 
     let mut raw = ffi::fe_php_request {
         context: ptr::from_mut(&mut context).cast(),
-        script: match script {
+        script: match &script {
             Script::File { .. } => ffi::fe_php_script::FE_PHP_SCRIPT_FILE,
             Script::NotFound => ffi::fe_php_script::FE_PHP_SCRIPT_NOT_FOUND,
             Script::AccessDenied { .. } => ffi::fe_php_script::FE_PHP_SCRIPT_DENIED,
@@ -96,6 +98,17 @@ pub(crate) fn execute(
         stopped: false,
         stage: 0,
     };
+    context.sink.begin(&RequestStart {
+        method: known.method.unwrap_or_default(),
+        request_uri: path_first.or(known.script_name).unwrap_or_default(),
+        query_string: known.query_string.unwrap_or_default(),
+        script: match &script {
+            Script::File { path } | Script::AccessDenied { path } => path,
+            Script::NotFound => &[],
+        },
+        authorization: known.authorization.unwrap_or_default(),
+        content_length: u64::try_from(content_length).unwrap_or(0),
+    });
     thread.interrupter.enter();
     // SAFETY: `thread` proves that this thread is PHP's and runs nothing else; everything `raw` points to outlives
     // the call. Bailouts end at the setjmp inside fe_php_execute and never pass a Rust frame.
@@ -249,7 +262,7 @@ fn content_length(declared: &[u8], body: &Body) -> i64 {
     if negative && number > 0 { -1 } else { number }
 }
 
-fn bytes(bytes: &[u8]) -> ffi::fe_php_bytes {
+pub(super) fn bytes(bytes: &[u8]) -> ffi::fe_php_bytes {
     ffi::fe_php_bytes {
         ptr: bytes.as_ptr().cast::<c_char>(),
         len: bytes.len(),

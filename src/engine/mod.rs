@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, ptr};
 
-use crate::config::IniConfig;
+use crate::config::{IniConfig, IniMode, IniSetting};
 
 mod backtrace;
 mod context;
@@ -68,8 +68,8 @@ pub(crate) struct CgiSettings {
     pub(crate) discard_path: bool,
 }
 
-/// Takes a line of PHP's for the server's log.
-pub(crate) type LogFunction = fn(&[u8]);
+/// Takes what PHP says for the server's log. If the web server is to hear it too, answers what that gets.
+pub(crate) type LogFunction = fn(message: &[u8], to_client: bool) -> Vec<u8>;
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static LOG: OnceLock<LogFunction> = OnceLock::new();
@@ -153,11 +153,59 @@ impl Engine {
         }
     }
 
-    /// Takes the environment away from scripts, as php-fpm's `clear_env` does by default, all but `USER` and `HOME`. For a
-    /// worker process that has no other thread yet.
-    pub(crate) fn clear_environment(&self) {
-        // SAFETY: changes environ while no other thread can read it.
-        unsafe { ffi::fe_php_clear_environment() };
+    /// Requests start and end in this directory from now on, which is the working directory. Before
+    /// [`after_fork`](Self::after_fork).
+    pub(crate) fn stay_here(&self) {
+        let directory = env::current_dir().unwrap_or_else(|_| "/".into());
+        if let Ok(directory) = c_string(directory.as_os_str(), "the working directory") {
+            // SAFETY: the shim copies the string.
+            unsafe { ffi::fe_php_set_directory(directory.as_ptr()) };
+        }
+    }
+
+    /// Makes a pool's settings PHP's own, for this process and its threads. To be called on the thread that started PHP,
+    /// before the first request; answers the names that PHP does not know.
+    pub(crate) fn apply_settings<'s>(&self, settings: &'s [IniSetting]) -> Vec<&'s str> {
+        let apply = |setting: &IniSetting| {
+            let (Ok(name), Ok(value)) = (
+                CString::new(setting.name.as_str()),
+                CString::new(setting.value.as_str()),
+            ) else {
+                return false;
+            };
+            let admin = setting.mode == IniMode::Admin;
+            // SAFETY: PHP is started and runs no request; the strings outlive the call, which copies them.
+            unsafe { ffi::fe_php_apply_setting(name.as_ptr(), value.as_ptr(), admin) }
+        };
+        settings
+            .iter()
+            .filter(|setting| !apply(setting))
+            .map(|setting| setting.name.as_str())
+            .collect()
+    }
+
+    /// `expose_php`
+    pub(crate) fn exposes_php(&self) -> bool {
+        // SAFETY: PHP is started.
+        unsafe { ffi::fe_php_expose() }
+    }
+
+    /// Prints what `php-fpm -v` does.
+    pub(crate) fn show_version(&self) {
+        // SAFETY: PHP is started; prints constants.
+        unsafe { ffi::fe_php_show_version() };
+    }
+
+    /// Prints what `php-fpm -m` does.
+    pub(crate) fn show_modules(&self) {
+        // SAFETY: PHP is started, and no other thread loads modules.
+        unsafe { ffi::fe_php_show_modules() };
+    }
+
+    /// Prints what `php-fpm -i` does; false if PHP starts no request.
+    pub(crate) fn show_information(&self) -> bool {
+        // SAFETY: PHP is started on this thread, and no request runs.
+        unsafe { ffi::fe_php_show_information() }
     }
 
     /// Promises that [`request_takes_long`] is called for each request that takes some milliseconds: only then does it get its
@@ -249,8 +297,9 @@ fn c_string(text: &OsStr, what: &'static str) -> Result<CString, EngineError> {
     CString::new(text.as_bytes()).map_err(|_| EngineError::Nul { what })
 }
 
-fn log_line(line: &[u8]) {
-    if let Some(log) = LOG.get() {
-        log(line);
+fn log_message(message: &[u8], to_client: bool) -> Vec<u8> {
+    match LOG.get() {
+        Some(log) => log(message, to_client),
+        None => message.to_vec(),
     }
 }

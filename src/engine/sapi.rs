@@ -9,8 +9,8 @@ use std::{ptr, slice};
 use super::context::RequestContext;
 use super::execute::fill_table;
 use super::ffi;
-use super::log_line;
-use crate::request::ResponseHead;
+use super::log_message;
+use crate::request::{RequestEnd, ResponseHead, StatusValue};
 
 pub(super) const CALLBACKS: ffi::fe_php_callbacks = ffi::fe_php_callbacks {
     send_headers: Some(send_headers),
@@ -21,6 +21,8 @@ pub(super) const CALLBACKS: ffi::fe_php_callbacks = ffi::fe_php_callbacks {
     variables: Some(variables),
     error: Some(error),
     log: Some(log),
+    ending: Some(ending),
+    status: Some(status),
 };
 
 const OK: c_int = 0;
@@ -145,7 +147,85 @@ extern "C" fn error(context: *mut c_void, message: *const c_char, length: usize)
     });
 }
 
-extern "C" fn log(_context: *mut c_void, message: *const c_char, length: usize) {
+extern "C" fn log(
+    context: *mut c_void,
+    message: *const c_char,
+    length: usize,
+    to_client: bool,
+    another: bool,
+) {
     // A panic in the logger has nowhere to be told.
-    let _ = catch_unwind(|| log_line(lent(message, length)));
+    let Ok(text) = catch_unwind(|| log_message(lent(message, length), to_client)) else {
+        return;
+    };
+    if to_client {
+        with_context(context, (), |context| {
+            if another {
+                context.sink.error(b"; ");
+            }
+            context.sink.error(&text);
+        });
+    }
+}
+
+extern "C" fn ending(context: *mut c_void, end: *const ffi::fe_php_end) {
+    // SAFETY: the shim passes the address of a struct on its stack.
+    let Some(end) = (unsafe { end.as_ref() }) else {
+        return;
+    };
+    with_context(context, (), |context| {
+        context.sink.ending(&RequestEnd {
+            variables: context.variables,
+            memory_peak: end.memory_peak,
+            auth_user: lent(end.auth_user.ptr, end.auth_user.len),
+        });
+    });
+}
+
+extern "C" fn status(context: *mut c_void) -> ffi::fe_php_status {
+    let none = ffi::fe_php_status {
+        values: ptr::null(),
+        count: 0,
+    };
+    with_context(context, none, |context| {
+        context.status = context.sink.status();
+        context.status_table.clear();
+        let Some(status) = &context.status else {
+            return none;
+        };
+        let value = |(name, value): &(&'static str, StatusValue)| status_value(name, value);
+        context.status_table.extend(status.pool.iter().map(value));
+        for process in &status.procs {
+            context
+                .status_table
+                .push(status_value("", &StatusValue::Long(0)));
+            context.status_table.extend(process.iter().map(value));
+        }
+        ffi::fe_php_status {
+            values: context.status_table.as_ptr(),
+            count: context.status_table.len(),
+        }
+    })
+}
+
+fn status_value(name: &'static str, value: &StatusValue) -> ffi::fe_php_status_value {
+    let mut element = ffi::fe_php_status_value {
+        name: super::execute::bytes(name.as_bytes()),
+        kind: 0,
+        integer: 0,
+        number: 0.0,
+        text: super::execute::bytes(b""),
+    };
+    match value {
+        StatusValue::Long(integer) => element.integer = *integer,
+        StatusValue::Double(number) => {
+            element.kind = 1;
+            element.number = *number;
+        }
+        StatusValue::String(text) => {
+            element.kind = 2;
+            element.text = super::execute::bytes(text);
+        }
+    }
+    element
 }

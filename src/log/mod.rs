@@ -166,6 +166,11 @@ pub(crate) fn timestamp() -> String {
     line::timestamp(level())
 }
 
+/// Seconds that local time is ahead of UTC at `seconds` since 1970.
+pub(crate) fn local_offset(seconds: i64) -> i64 {
+    sys::local_offset(seconds)
+}
+
 /// Writes a message: a line, or several, each with its own head, so that no script can forge one.
 #[track_caller]
 pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {

@@ -559,6 +559,7 @@ impl Connection {
             variables,
             body,
             keep_conn: self.keeps(id),
+            ready: around.now,
             home: None,
         });
     }

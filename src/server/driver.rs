@@ -32,6 +32,7 @@ use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::books::Books;
 use super::exchange::Exchange;
 use super::job::Home;
 use super::reactor::{Reactor, TICK, wake};
@@ -50,6 +51,8 @@ use crate::zygote::{Reports, WorkerMessage};
 pub(crate) struct Pool<'a> {
     pub(crate) slot: &'a Slot,
     pub(crate) settings: &'a ScriptSettings,
+    /// Opens the books of a PHP thread, by its number.
+    pub(crate) books: &'a (dyn Fn(u32) -> Books + Sync),
     /// `pm.max_requests`, for all PHP threads of this process together; 0 for no limit.
     pub(crate) max_requests: u64,
     /// Requests that they have run.
@@ -155,7 +158,7 @@ impl Seat {
     }
 
     /// Serves with this PHP thread until the reactor is finished; returns the exit status of the process.
-    fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
+    fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>, books: &mut Books) -> i32 {
         let Pool { slot, settings, .. } = *pool;
         // Set once: a seat has one PHP thread.
         let _ = self.interrupter.set(php.interrupter());
@@ -196,7 +199,8 @@ impl Seat {
                     home: job.home.clone(),
                 },
             });
-            let outcome = job.run(php, settings);
+            books.waited(begun.saturating_duration_since(job.ready));
+            let outcome = job.run(php, settings, books);
             if outcome.forked {
                 // A child of the script's own fork: its parent goes on serving.
                 exit_forked_child(outcome.exit_status);
@@ -210,6 +214,7 @@ impl Seat {
                 // Else it was given up, and counted then.
                 slot.request_finished();
             }
+            books.idle();
             finished = current.and_then(|current| current.finished.go_home());
             if cfg!(php_zts) && opcache.is_pending(php) {
                 self.reports.send(WorkerMessage::OpcacheRestartPending);
@@ -236,7 +241,7 @@ impl Seat {
             }
         } else if requests == pool.max_requests {
             self.reports.send(WorkerMessage::Leaving);
-            self.reactor.lock().leave();
+            self.reactor.lock().retire();
         }
     }
 }
@@ -372,7 +377,7 @@ pub(crate) fn run_alone(seat: &Arc<Seat>, php: &mut PhpThread, pool: &Pool<'_>) 
         ));
         return 1;
     }
-    seat.serve(php, pool)
+    seat.serve(php, pool, &mut (pool.books)(0))
 }
 
 /// Serves on ZTS, with a PHP thread for each seat.
@@ -392,7 +397,10 @@ pub(crate) fn run_threads(seats: &[Arc<Seat>], engine: &Arc<Engine>, pool: &Pool
                         return;
                     }
                     let own = match PhpThread::attach(engine) {
-                        Ok(mut php) => seat.serve(&mut php, pool),
+                        Ok(mut php) => {
+                            let number = u32::try_from(number).unwrap_or(u32::MAX);
+                            seat.serve(&mut php, pool, &mut (pool.books)(number))
+                        }
                         Err(error) => {
                             log::error(format_args!("PHP thread {number} cannot start: {error}"));
                             1

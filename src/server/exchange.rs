@@ -10,10 +10,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::body::BodyPipe;
+use super::books::Books;
 use super::output::Output;
 use super::status_line::write_status;
 use crate::fastcgi::{HEADER_LEN, ProtocolStatus, RecordType, encoder};
-use crate::request::{ClientGone, ResponseHead, ResponseSink};
+use crate::request::{
+    ClientGone, RequestEnd, RequestStart, ResponseHead, ResponseSink, StatusArrays,
+};
 
 /// Bytes of response that are gathered before they are sent.
 const SEND_AT: usize = 64 << 10;
@@ -186,6 +189,23 @@ impl Exchange {
         }
     }
 
+    fn head(&self, head: ResponseHead<'_>) -> Result<(), ClientGone> {
+        let block = {
+            let mut response = self.response.lock();
+            if self.is_ended() {
+                return Ok(());
+            }
+            response.open_record(RecordType::Stdout, self.id);
+            let start = response.wire.len();
+            write_status(&mut response.wire, head);
+            if response.content() <= RECORD_CONTENT {
+                return self.alive();
+            }
+            response.wire.split_off(start)
+        };
+        self.push(RecordType::Stdout, &block, true)
+    }
+
     /// Whether nobody waits for the answer any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.aborted.load(Ordering::Relaxed) || self.output.is_broken()
@@ -260,32 +280,33 @@ const TIMED_OUT: &[u8] =
 
 /// The sink that PHP writes to.
 #[derive(Debug)]
-pub(crate) struct FastcgiSink {
+pub(crate) struct FastcgiSink<'b> {
     exchange: Arc<Exchange>,
+    books: &'b mut Books,
 }
 
-impl FastcgiSink {
-    pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
-        Self { exchange }
+impl<'b> FastcgiSink<'b> {
+    pub(crate) fn new(exchange: Arc<Exchange>, books: &'b mut Books) -> Self {
+        Self { exchange, books }
     }
 }
 
-impl ResponseSink for FastcgiSink {
+impl ResponseSink for FastcgiSink<'_> {
+    fn begin(&mut self, start: &RequestStart<'_>) {
+        self.books.begin(start);
+    }
+
+    fn ending(&mut self, end: &RequestEnd<'_>) {
+        self.books.end(end, self.exchange.output());
+    }
+
+    fn status(&mut self) -> Option<StatusArrays> {
+        Some(self.books.status())
+    }
+
     fn head(&mut self, head: ResponseHead<'_>) -> Result<(), ClientGone> {
-        let block = {
-            let mut response = self.exchange.response.lock();
-            if self.exchange.is_ended() {
-                return Ok(());
-            }
-            response.open_record(RecordType::Stdout, self.exchange.id);
-            let start = response.wire.len();
-            write_status(&mut response.wire, head);
-            if response.content() <= RECORD_CONTENT {
-                return self.exchange.alive();
-            }
-            response.wire.split_off(start)
-        };
-        self.exchange.push(RecordType::Stdout, &block, true)
+        let exchange = &self.exchange;
+        self.books.head(head, |head| exchange.head(head))
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), ClientGone> {
@@ -313,7 +334,7 @@ impl ResponseSink for FastcgiSink {
     }
 }
 
-impl Drop for FastcgiSink {
+impl Drop for FastcgiSink<'_> {
     /// A request always ends: when it was not executed, or panicked, its client must not wait.
     fn drop(&mut self) {
         let _ = self.exchange.end(ProtocolStatus::RequestComplete);

@@ -6,16 +6,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::books::Books;
 use super::exchange::{Exchange, FastcgiSink};
 use super::reactor::wake;
 use super::script::{ScriptSettings, resolve};
 use crate::engine::{Outcome, PhpThread, execute};
 use crate::fastcgi::ProtocolStatus;
 use crate::log;
-use crate::request::{Body, Request, Variables};
+use crate::request::{Body, Request, RequestEnd, RequestStart, Variables};
+use crate::status::PageKind;
 
 /// All that a request needs. If it is dropped without having run, its client is told so.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct Job {
     pub(super) variables: Variables,
     pub(super) body: Body,
     pub(super) keep_conn: bool,
+    /// When it was complete.
+    pub(super) ready: Instant,
     /// Where the connection lives, when another thread runs the request.
     pub(super) home: Option<Arc<Home>>,
 }
@@ -68,16 +73,25 @@ impl Home {
 
 impl Job {
     /// Runs it on this thread; returns when PHP has shut the request down.
-    pub(crate) fn run(self, thread: &mut PhpThread, settings: &ScriptSettings) -> Outcome {
+    pub(crate) fn run(
+        self,
+        thread: &mut PhpThread,
+        settings: &ScriptSettings,
+        books: &mut Books,
+    ) -> Outcome {
         let Self {
             exchange,
             mut variables,
             body,
             ..
         } = self;
+        if let Some(kind) = books.pages().kind(&variables) {
+            answer_page(kind, &variables, &body, &exchange, books);
+            return Outcome::default();
+        }
         let script = resolve(&mut variables, settings);
         let body = body_file(&variables).unwrap_or(body);
-        let mut sink = FastcgiSink::new(exchange);
+        let mut sink = FastcgiSink::new(exchange, books);
         let outcome = execute(
             thread,
             Request {
@@ -104,6 +118,43 @@ impl Job {
     pub(super) fn refuse(self, status: ProtocolStatus) {
         let _ = self.exchange.end(status);
     }
+}
+
+/// Answers a request for a page of the pool's own.
+fn answer_page(
+    kind: PageKind,
+    variables: &Variables,
+    body: &Body,
+    exchange: &Exchange,
+    books: &mut Books,
+) {
+    let value = |name: &[u8]| variables.get(name).unwrap_or_default();
+    let length = std::str::from_utf8(value(b"CONTENT_LENGTH")).ok();
+    books.begin(&RequestStart {
+        method: value(b"REQUEST_METHOD"),
+        request_uri: value(b"SCRIPT_NAME"),
+        query_string: value(b"QUERY_STRING"),
+        script: value(b"SCRIPT_FILENAME"),
+        authorization: value(b"HTTP_AUTHORIZATION"),
+        content_length: length
+            .and_then(|length| length.trim().parse().ok())
+            .unwrap_or(0),
+    });
+    // Whoever sends a body to it gets no use out of that.
+    let _ = body;
+    let pages = Arc::clone(books.pages());
+    let page = pages.page(kind, variables);
+    // A client that has gone needs no page.
+    let _ = pages.send(&page, exchange);
+    books.end(
+        &RequestEnd {
+            variables,
+            memory_peak: 0,
+            auth_user: b"",
+        },
+        exchange.output(),
+    );
+    let _ = exchange.end(ProtocolStatus::RequestComplete);
 }
 
 /// The file that holds the body when the web server has stored it (nginx's `fastcgi_request_body_file`), as php-fpm reads it.

@@ -2,28 +2,30 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::SIGQUIT;
 
-use crate::config::PoolConfig;
+use crate::config::{ListenAddress, PoolConfig};
 use crate::descriptor::{first_high, high_fd};
 use crate::engine::{Engine, PhpThread, is_zts};
-use crate::log::{self, LogFile};
-use crate::scoreboard::Slot;
+use crate::log::{self, AccessFormat, AccessLog, DEFAULT_ACCESS_FORMAT, LogFile, WorkerStderr};
+use crate::scoreboard::{Scoreboard, Slot};
 use crate::supervisor::messages::{Channel, Received, ToWorker};
 use crate::zygote::{Reports, WorkerLogs, WorkerMessage, WorkerProcess};
 
 mod allowed_clients;
 mod body;
+mod books;
 mod connection;
 mod driver;
 mod exchange;
 mod handover;
 mod job;
 mod output;
+mod pages;
 #[cfg(test)]
 mod properties;
 mod reactor;
@@ -34,7 +36,10 @@ mod status_line;
 mod time_limits;
 mod watch;
 
+use allowed_clients::AllowedClients;
+use books::Books;
 pub(crate) use driver::PHP_STACK;
+use pages::Pages;
 use reactor::{Control, ThreadQueue};
 use slow_log::SlowLog;
 use time_limits::{Hooks, TimeLimiter};
@@ -51,13 +56,31 @@ pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
 }
 
 fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::Error>> {
+    // The pool's own directory, by now.
+    worker.engine.stay_here();
+    for name in worker.engine.apply_settings(&worker.config.ini_settings) {
+        log::warning(format_args!(
+            "[pool {}] unable to set php_value or php_admin_value '{name}': PHP has no such setting, or the extension cannot \
+             be loaded",
+            worker.config.name
+        ));
+    }
     worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.keep_memory();
     worker.engine.watch_for_long_requests();
     worker
         .engine
         .report_crashes(worker.crash_log, &worker.config.name);
-    let settings = script::ScriptSettings::from(worker.engine.cgi_settings());
+    let mut settings = script::ScriptSettings::from(worker.engine.cgi_settings());
+    settings
+        .limit_extensions
+        .clone_from(&worker.config.limit_extensions);
+    let allowed = allowed_clients(&worker.config);
+    let pages = Arc::new(Pages::new(
+        &worker.config,
+        Arc::clone(&worker.scoreboard),
+        worker.engine.exposes_php(),
+    ));
     let quit = Arc::new(quit_signal()?);
     let queue = if is_zts() {
         Some(Arc::new(ThreadQueue::new()?))
@@ -78,10 +101,18 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         reports,
         control,
         logs,
+        stderr,
+        supervisor,
         ..
     } = worker;
+    let stderr = stderr.map(Arc::new);
+    if let Some(stderr) = &stderr {
+        // A worker process is made once.
+        let _ = STDERR.set(Arc::clone(stderr));
+    }
+    let access_log = access_log(&config, &logs, supervisor)?;
     let reports = Arc::new(reports);
-    let limiter = limiter(&config, logs.slow.clone(), &slot, &reports);
+    let limiter = limiter(&config, logs.slow.clone(), &slot, &scoreboard, &reports);
     let serving = Arc::new(AtomicUsize::new(0));
     let logs = Arc::new(logs);
     let mut control = Some(Control {
@@ -111,6 +142,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             limits: config.limits.clone(),
             capacity: config.max_children,
             queue: queue.clone(),
+            allowed: Arc::clone(&allowed),
             control: control.take(),
             before_waiting,
         })?;
@@ -126,6 +158,14 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     let pool = driver::Pool {
         slot: &slot,
         settings: &settings,
+        books: &|thread| {
+            Books::new(
+                slot.worker(thread),
+                Arc::clone(&pages),
+                access_log.as_ref(),
+                stderr.clone(),
+            )
+        },
         max_requests: u64::from(config.max_requests) * u64::from(threads),
         requests: AtomicU64::new(0),
     };
@@ -162,17 +202,59 @@ fn receive(channel: &Channel, logs: &WorkerLogs) -> bool {
     }
 }
 
+/// `listen.allowed_clients`, which is about TCP alone.
+fn allowed_clients(config: &PoolConfig) -> Arc<AllowedClients> {
+    let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+    let directive = config.socket.allowed_clients.as_deref();
+    Arc::new(AllowedClients::of_pool(
+        directive.filter(|_| !config.listen.iter().all(is_unix)),
+    ))
+}
+
+fn access_log(
+    config: &PoolConfig,
+    logs: &WorkerLogs,
+    supervisor: i32,
+) -> Result<Option<Arc<AccessLog>>, String> {
+    let Some(file) = &logs.access else {
+        return Ok(None);
+    };
+    let format = config.access_format.as_deref();
+    let format = AccessFormat::parse(format.unwrap_or(DEFAULT_ACCESS_FORMAT))?;
+    let suppressed = &config.access_suppress_paths;
+    let log = AccessLog::new(
+        format,
+        Arc::clone(file),
+        suppressed,
+        &config.name,
+        supervisor,
+    );
+    Ok(Some(Arc::new(log)))
+}
+
+/// Takes what PHP says in this process.
+pub(crate) fn log_php_message(message: &[u8], to_client: bool) -> Vec<u8> {
+    books::log_php_message(STDERR.get().map(Arc::as_ref), message, to_client)
+}
+
+/// Standard error of this worker process, if it is read.
+static STDERR: OnceLock<Arc<WorkerStderr>> = OnceLock::new();
+
 /// What looks after `request_*_timeout`.
 fn limiter(
     config: &PoolConfig,
     slowlog: Option<Arc<LogFile>>,
     slot: &Slot,
+    scoreboard: &Arc<Scoreboard>,
     reports: &Arc<Reports>,
 ) -> Option<Arc<TimeLimiter>> {
     let slow_log = slowlog.map(|file| SlowLog::new(file, &config.name));
     let (slot, reports) = (slot.clone(), Arc::clone(reports));
     let hooks = Hooks {
-        on_slow: Box::new(|| ()),
+        on_slow: Box::new({
+            let scoreboard = Arc::clone(scoreboard);
+            move || scoreboard.count_slow_request()
+        }),
         on_stuck: Box::new(move || {
             if is_zts() {
                 reports.send(WorkerMessage::ThreadStuck);

@@ -27,7 +27,7 @@ mod openmetrics;
 mod php;
 mod time;
 
-pub(crate) use php::{PhpStatus, PhpValue, php_status};
+pub(crate) use php::php_status;
 
 /// What a page says apart from the scoreboard's numbers.
 #[derive(Debug, Clone, Copy)]

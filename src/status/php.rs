@@ -2,30 +2,10 @@
 
 use super::fields::{self, Value};
 use super::{StatusContext, epoch};
+use crate::request::{StatusArrays as PhpStatus, StatusValue as PhpValue};
 use crate::scoreboard::{RequestEntry, Snapshot, WorkerSnapshot};
 
-/// An element of the array.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum PhpValue {
-    /// `int`
-    Long(i64),
-    /// `float`
-    Double(f64),
-    /// `string`
-    String(Vec<u8>),
-}
-
-/// An array with string keys, in order.
-pub(crate) type PhpArray = Vec<(&'static str, PhpValue)>;
-
-/// What `fpm_get_status()` returns.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct PhpStatus {
-    /// The pool's figures.
-    pub(crate) pool: PhpArray,
-    /// The last element, `procs`: a list of arrays.
-    pub(crate) procs: Vec<PhpArray>,
-}
+type PhpArray = Vec<(&'static str, PhpValue)>;
 
 /// Makes it of a [full snapshot](crate::scoreboard::Scoreboard::full_snapshot).
 pub(crate) fn php_status(snapshot: &Snapshot, context: &StatusContext<'_>) -> PhpStatus {

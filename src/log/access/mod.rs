@@ -113,6 +113,11 @@ impl CpuTime {
         Self { user, system }
     }
 
+    /// In both modes.
+    pub(crate) fn total(self) -> Duration {
+        self.user + self.system
+    }
+
     /// Since an earlier time on the same thread.
     pub(crate) fn since(self, start: Self) -> Self {
         Self {

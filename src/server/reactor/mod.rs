@@ -21,6 +21,7 @@ use rustix::io::{Errno, read, write};
 use rustix::net::{RecvFlags, Shutdown, SocketFlags, accept_with, recv};
 use slab::Slab;
 
+use super::allowed_clients::AllowedClients;
 use super::connection::{Connection, Surroundings};
 use super::exchange::Exchange;
 use super::job::{Home, Job};
@@ -71,6 +72,8 @@ pub(crate) struct Sources {
     pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: Slot,
     pub(crate) limits: Limits,
+    /// Who may connect.
+    pub(crate) allowed: Arc<AllowedClients>,
     /// Requests that the pool runs at once.
     pub(crate) capacity: u32,
     /// Where requests go that other threads of this process may run, if there are any; else whole connections go to
@@ -245,11 +248,6 @@ impl Reactor {
         all_busy
     }
 
-    /// This process is to exit, as after SIGQUIT.
-    pub(crate) fn leave(&mut self) {
-        self.start_drain(Cause::Quit);
-    }
-
     /// Whoever drives it from now on ticks a whole interval later.
     pub(crate) fn start_ticking(&mut self) {
         self.last_tick = Instant::now();
@@ -419,6 +417,7 @@ impl Reactor {
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match accept_with(&self.sources.listeners[index], flags) {
+                Ok(socket) if !self.sources.allowed.admits(&socket) => {}
                 Ok(socket) => {
                     // The limit has been looked at; siblings may exceed it by one each.
                     let _ = self.sources.slot.add_connection(u32::MAX);

@@ -1,0 +1,279 @@
+//! What is written down of each request: the scoreboard, the access log, and the worker's standard error. One of these belongs
+//! to each PHP thread.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::net::getpeername;
+
+use super::output::Output;
+use super::pages::Pages;
+use crate::log::{AccessLog, AccessRecord, AccessWriter, CpuTime, PhpMessage, WorkerStderr};
+use crate::request::{RequestEnd, RequestStart, ResponseHead, StatusArrays};
+use crate::scoreboard::{Moment, RequestInfo, Worker};
+
+/// The books of one PHP thread.
+#[derive(Debug)]
+pub(crate) struct Books {
+    worker: Option<Worker>,
+    pages: Arc<Pages>,
+    access: Option<Access>,
+    stderr: Option<Arc<WorkerStderr>>,
+    /// What the request in hand began with.
+    accepted: Moment,
+    cpu: Option<CpuTime>,
+    /// Of the answer.
+    status: u16,
+    is_open: bool,
+}
+
+/// The access log, and what its lines need of the request in hand. The buffers are used again for each.
+#[derive(Debug)]
+struct Access {
+    writer: AccessWriter,
+    needs_headers: bool,
+    needs_cpu: bool,
+    method: Vec<u8>,
+    uri: Vec<u8>,
+    query: Vec<u8>,
+    script: Vec<u8>,
+    headers: Vec<u8>,
+    content_length: u64,
+}
+
+impl Books {
+    /// `worker` is the thread's own entry in the scoreboard.
+    pub(crate) fn new(
+        worker: Option<Worker>,
+        pages: Arc<Pages>,
+        access: Option<&Arc<AccessLog>>,
+        stderr: Option<Arc<WorkerStderr>>,
+    ) -> Self {
+        let access = access.map(|log| Access {
+            needs_headers: log.format().needs_headers(),
+            needs_cpu: log.format().needs_cpu(),
+            writer: AccessWriter::new(Arc::clone(log)),
+            method: Vec::new(),
+            uri: Vec::new(),
+            query: Vec::new(),
+            script: Vec::new(),
+            headers: Vec::new(),
+            content_length: 0,
+        });
+        let mut books = Self {
+            worker,
+            pages,
+            access,
+            stderr,
+            accepted: Moment::now(),
+            cpu: None,
+            status: 200,
+            is_open: false,
+        };
+        books.idle();
+        books
+    }
+
+    pub(super) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// The request has waited for a worker for this time.
+    pub(super) fn waited(&mut self, time: Duration) {
+        if let Some(worker) = &mut self.worker {
+            worker.waited(time);
+        }
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&mut self, start: &RequestStart<'_>) {
+        self.accepted = Moment::now();
+        self.status = 200;
+        self.is_open = true;
+        let measures_cpu = self.worker.as_ref().is_some_and(Worker::measures_cpu)
+            || self.access.as_ref().is_some_and(|access| access.needs_cpu);
+        self.cpu = measures_cpu.then(CpuTime::now);
+        if let Some(worker) = &mut self.worker {
+            let user = if start.authorization.is_empty() {
+                Vec::new()
+            } else {
+                basic_user(start.authorization)
+            };
+            worker.begin(
+                self.accepted,
+                &RequestInfo {
+                    request_uri: start.request_uri,
+                    query_string: start.query_string,
+                    request_method: start.method,
+                    script_filename: start.script,
+                    auth_user: &user,
+                    content_length: start.content_length,
+                },
+            );
+        }
+        if let Some(access) = &mut self.access {
+            for (kept, value) in [
+                (&mut access.method, start.method),
+                (&mut access.uri, start.request_uri),
+                (&mut access.query, start.query_string),
+                (&mut access.script, start.script),
+            ] {
+                kept.clear();
+                kept.extend_from_slice(value);
+            }
+            access.headers.clear();
+            access.content_length = start.content_length;
+        }
+    }
+
+    /// Sees what the answer begins with; passes it on.
+    pub(super) fn head<T>(
+        &mut self,
+        head: ResponseHead<'_>,
+        next: impl FnOnce(ResponseHead<'_>) -> T,
+    ) -> T {
+        self.status = head.status;
+        let Some(access) = self.access.as_mut().filter(|access| access.needs_headers) else {
+            return next(head);
+        };
+        let lines: Vec<&[u8]> = head.headers.collect();
+        for line in &lines {
+            access.headers.extend_from_slice(line);
+            access.headers.push(b'\n');
+        }
+        next(ResponseHead {
+            status: head.status,
+            status_line: head.status_line,
+            nph: head.nph,
+            rfc2616_headers: head.rfc2616_headers,
+            headers: &mut lines.into_iter(),
+        })
+    }
+
+    /// The request is over but for the end of its answer.
+    pub(super) fn end(&mut self, end: &RequestEnd<'_>, output: &Output) {
+        if !std::mem::take(&mut self.is_open) {
+            return;
+        }
+        let now = Moment::now();
+        let cpu = self
+            .cpu
+            .map(|start| CpuTime::now().since(start))
+            .unwrap_or_default();
+        if let Some(worker) = &mut self.worker {
+            worker.end(now, end.memory_peak as u64, cpu.total());
+        }
+        if let Some(access) = &mut self.access {
+            let duration = now.since(self.accepted);
+            let seconds = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let epoch = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+            access.writer.write(&AccessRecord {
+                client: client(output),
+                method: &access.method,
+                uri: &access.uri,
+                query: &access.query,
+                script: &access.script,
+                user: end.auth_user,
+                content_length: access.content_length,
+                status: self.status,
+                variables: end.variables,
+                headers: &access.headers,
+                accepted: epoch(seconds.saturating_sub(duration)),
+                now: epoch(seconds),
+                duration,
+                cpu,
+                memory: end.memory_peak,
+            });
+        }
+        if let Some(stderr) = &self.stderr {
+            stderr.flush();
+        }
+    }
+
+    /// The thread waits for the next request.
+    pub(super) fn idle(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.accepting(Moment::now());
+        }
+    }
+
+    /// For `fpm_get_status()`.
+    pub(super) fn status(&self) -> StatusArrays {
+        self.pages.php_status()
+    }
+}
+
+/// Who is at the other end; nobody for a Unix socket.
+fn client(output: &Output) -> Option<IpAddr> {
+    let address = getpeername(output.socket()).ok()??;
+    let address = std::net::SocketAddr::try_from(address).ok()?;
+    Some(address.ip())
+}
+
+/// The user of `Basic` credentials, as `php_handle_auth_data` takes it.
+fn basic_user(authorization: &[u8]) -> Vec<u8> {
+    let Some((scheme, credentials)) = authorization.split_at_checked(6) else {
+        return Vec::new();
+    };
+    if !scheme.eq_ignore_ascii_case(b"Basic ") {
+        return Vec::new();
+    }
+    let mut decoded = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in credentials {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => continue,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            decoded.push(u8::try_from(bits >> count & 0xff).unwrap_or(0));
+        }
+    }
+    let end = memchr::memchr(b':', &decoded);
+    // Without a colon there is no user.
+    decoded.truncate(end.unwrap_or(0));
+    decoded
+}
+
+/// Where PHP's messages go in this worker process.
+pub(super) fn log_php_message(
+    stderr: Option<&WorkerStderr>,
+    message: &[u8],
+    to_client: bool,
+) -> Vec<u8> {
+    let message = PhpMessage::new(message);
+    if let Some(stderr) = stderr {
+        stderr.write(message.line());
+    } else if !to_client {
+        // Else nobody would ever see it.
+        crate::log::notice(format_args!(
+            "{}",
+            String::from_utf8_lossy(message.for_web_server()).trim_end()
+        ));
+    }
+    message.for_web_server().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_basic_credentials_is_known() {
+        assert_eq!(basic_user(b"Basic YWxpY2U6c2VjcmV0"), b"alice");
+        assert_eq!(basic_user(b"basic Ym9iOg=="), b"bob");
+        assert_eq!(basic_user(b"Basic bm9jb2xvbg=="), b"");
+        assert_eq!(basic_user(b"Bearer YWxpY2U6c2VjcmV0"), b"");
+        assert_eq!(basic_user(b"x"), b"");
+    }
+}
