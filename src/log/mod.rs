@@ -229,3 +229,6 @@ struct Settings {
 
 /// The one of this process.
 static LOG: ErrorLog = ErrorLog::new();
+
+#[cfg(test)]
+mod tests;
