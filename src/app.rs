@@ -1,12 +1,12 @@
 //! The program: command line to exit code. Here the layers are wired together.
 
+mod php_fpm;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
-
-use crate::cli::{Cli, Command};
-use crate::config::{GlobalConfig, IniConfig, PoolConfig};
+use crate::cli::{Cli, Command, Invocation, parse};
+use crate::config::{GlobalConfig, IniConfig, IniMode, PoolConfig};
 use crate::engine::{Engine, is_zts, php_version};
 use crate::supervisor::Launch;
 use crate::supervisor::reload::{self, Program};
@@ -15,7 +15,13 @@ use crate::{bench, log, server, supervisor, zygote};
 
 /// Runs the program; `fe-php` is nothing but this.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    match parse(std::env::args_os()) {
+        Invocation::Own(cli) => own(cli),
+        Invocation::PhpFpm { command, program } => php_fpm::main(command, &program),
+    }
+}
+
+fn own(cli: Cli) -> ExitCode {
     if cli.version {
         print_version();
         return ExitCode::SUCCESS;
@@ -42,11 +48,16 @@ fn serve(config: PoolConfig) -> ExitCode {
             "started as root, and so run the scripts: start fe-php as the user that the scripts are to have"
         ));
     }
+    let global = GlobalConfig {
+        daemonize: false,
+        ..GlobalConfig::default()
+    };
+    if let Err(error) = log::init(&global) {
+        log::error(format_args!("{error}"));
+        return exit_code(supervisor::EXIT_CONFIG);
+    }
     run(Launch {
-        global: GlobalConfig {
-            daemonize: false,
-            ..GlobalConfig::default()
-        },
+        global,
         pools: vec![config],
         threads: is_zts(),
         allow_root: true,
@@ -83,7 +94,8 @@ fn run(launch: Launch) -> ExitCode {
 
 /// PHP's module startup, in the pool process.
 fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
-    let engine = Engine::start(&config.ini, log_from_php).map_err(|error| error.to_string())?;
+    let engine =
+        Engine::start(&startup_ini(config), log_from_php).map_err(|error| error.to_string())?;
     if !config.pcntl {
         engine.disable_process_functions();
     }
@@ -97,11 +109,23 @@ fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
 
 type StartedPhp = Arc<Engine>;
 
-fn log_from_php(line: &[u8]) {
-    log::notice(format_args!(
-        "PHP message: {}",
-        String::from_utf8_lossy(line).trim_end()
-    ));
+/// Settings of a pool that only count when PHP starts (`php_admin_value[opcache.memory_consumption]`) come before those of
+/// the command line. Worker processes apply them all once more, with the rights that belong to them.
+fn startup_ini(config: &PoolConfig) -> IniConfig {
+    let mut ini = config.ini.clone();
+    let admin = config.ini_settings.iter().filter(|setting| {
+        let plain = !setting.value.contains(['"', '\\', '$', '\n', '\0']);
+        let by_worker = ["extension", "disable_functions", "disable_classes"];
+        setting.mode == IniMode::Admin && plain && !by_worker.contains(&setting.name.as_str())
+    });
+    let admin = admin.map(|setting| (setting.name.clone(), format!("\"{}\"", setting.value)));
+    ini.defines.splice(0..0, admin);
+    ini
+}
+
+/// In worker processes to where the pool's configuration says, before that to the log.
+fn log_from_php(message: &[u8], to_client: bool) -> Vec<u8> {
+    server::log_php_message(message, to_client)
 }
 
 fn print_version() {
@@ -110,7 +134,7 @@ fn print_version() {
         env!("CARGO_PKG_VERSION")
     );
     let kind = if is_zts() { "ZTS" } else { "NTS" };
-    let opcache = match Engine::start(&IniConfig::default(), |_| ()) {
+    let opcache = match Engine::start(&IniConfig::default(), |_, _| Vec::new()) {
         Ok(engine) if engine.has_opcache() => "with Zend OPcache",
         Ok(_) => "without OPcache: no zend_extension=opcache in php.ini",
         Err(_) => "its configuration does not load",

@@ -10,7 +10,7 @@ use super::thread::PhpThread;
 use crate::request::{Body, Request, RequestStart, ResponseSink, Script, Variables};
 
 /// How a request ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// PHP's exit status: 0, what the script gave to `exit`, or 255 after a fatal error.
     pub(crate) exit_status: i32,

@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::mpsc;
 
 use crate::config::IniConfig;
-use crate::engine::{EngineError, LogFunction, is_zts};
+use crate::engine::{EngineError, is_zts};
 use crate::server::PHP_STACK;
 
 mod request;
@@ -66,7 +66,7 @@ struct Inner {
 pub struct Builder {
     workers: u32,
     ini: IniConfig,
-    log: LogFunction,
+    log: fn(&[u8]),
 }
 
 /// Why PHP could not be started, or a script not be run.

@@ -1,6 +1,6 @@
 //! The threads that run scripts for the library.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::IniConfig;
 use crate::engine::{
-    Engine, EngineError, LogFunction, Outcome, PhpThread, RestartGuard, execute, exit_forked_child,
+    Engine, EngineError, Outcome, PhpThread, RestartGuard, execute, exit_forked_child,
 };
 use crate::request::{self, ClientGone, ResponseHead, ResponseSink};
 use crate::server::PHP_STACK;
@@ -17,12 +17,14 @@ use crate::server::PHP_STACK;
 /// The thread that starts PHP, runs scripts, and ends PHP when the queue is closed and all others are done.
 pub(super) fn own_php(
     ini: &IniConfig,
-    log: LogFunction,
+    log: fn(&[u8]),
     workers: u32,
     queue: &Receiver<Job>,
     started: &Sender<Result<(), EngineError>>,
 ) {
-    let engine = match Engine::start(ini, log) {
+    // PHP starts once, so this is set once.
+    let _ = LOG.set(log);
+    let engine = match Engine::start(ini, on_message) {
         Ok(engine) => Arc::new(engine),
         Err(error) => return drop(started.send(Err(error))),
     };
@@ -52,6 +54,20 @@ pub(super) fn own_php(
     });
     drop(php);
     drop(guard);
+}
+
+/// Where messages go that belong to no request.
+static LOG: OnceLock<fn(&[u8])> = OnceLock::new();
+
+/// Takes what PHP says: for the answer it belongs to, if there is one.
+fn on_message(message: &[u8], to_client: bool) -> Vec<u8> {
+    if to_client {
+        return [b"PHP message: ", message].concat();
+    }
+    if let Some(log) = LOG.get() {
+        log(message);
+    }
+    Vec::new()
 }
 
 pub(super) struct Job {

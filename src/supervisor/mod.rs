@@ -43,7 +43,7 @@ use self::messages::{FromPool, MessageError, ToPool};
 use self::pid_file::PidFile;
 use self::pool::{Parts, Pool};
 use self::process::{raise_descriptor_limit, reap};
-use self::reload::{Check, Handed, Program};
+use self::reload::{Check, Handed, HandedDown, Program};
 use self::signals::{Signal, Signals};
 use self::sockets::{Export, Inherited, SocketError, bind_pools};
 use crate::config::{GlobalConfig, PoolConfig};
@@ -62,7 +62,7 @@ pub(crate) struct Launch {
     /// Sockets that are there.
     pub(crate) inherited: Inherited,
     /// What the program before a reload has left.
-    pub(crate) handed: Option<Vec<Handed>>,
+    pub(crate) handed: Option<HandedDown>,
     /// How to execute it anew.
     pub(crate) program: Program,
     /// Gets a byte when requests can come.
@@ -211,7 +211,7 @@ impl Supervisor {
             .map(|config| Identity::resolve(config, allow_root))
             .collect::<Result<_, _>>()?;
         let sockets = bind_pools(&configs, inherited)?;
-        let mut handed = handed.unwrap_or_default();
+        let mut handed = handed.unwrap_or_default().pools;
         let patience =
             Some(global.process_control_timeout).filter(|timeout| *timeout > Duration::ZERO);
         let (sender, events) = mpsc::unbounded_channel();
@@ -447,7 +447,12 @@ impl Supervisor {
             .filter_map(Pool::sockets)
             .flat_map(|sockets| std::iter::once(&sockets.listen).chain(&sockets.status));
         let export = Export::new(sockets)?;
-        Err(reload::execute(&self.program, &handed, &export))
+        Err(reload::execute(
+            &self.program,
+            &self.global,
+            &handed,
+            &export,
+        ))
     }
 
     /// Waits a moment until what worker processes have said is in the log, so that it stands before what we say next.

@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::messages::Channel;
+use crate::descriptor::high_fd;
 
 /// The argument that makes this program a pool process; its control socket is its standard input.
 pub(crate) const POOL_PROCESS: &str = "pool-process";
@@ -32,6 +33,37 @@ pub(crate) fn spawn_pool_process(pool: &str, control: OwnedFd) -> io::Result<Pid
         .spawn()?;
     // Dropping a `Child` neither kills nor reaps it; `reap` does.
     Ok(Pid::from_child(&child))
+}
+
+/// Goes on in the background, in a child of a session of its own. What started this process waits until the child is ready,
+/// which it says by a byte in the pipe that is returned here, and exits.
+///
+/// To be called on the main thread while there is no other.
+pub(crate) fn daemonize() -> io::Result<OwnedFd> {
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: this process has a single thread, so the child may do whatever its parent may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(reader);
+            rustix::process::setsid()?;
+            let null = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")?;
+            rustix::stdio::dup2_stdin(&null)?;
+            rustix::stdio::dup2_stdout(&null)?;
+            Ok(high_fd(writer.into()))
+        }
+        _ => {
+            drop(writer);
+            let mut byte = [0];
+            let is_ready = io::Read::read(&mut reader, &mut byte).is_ok_and(|length| length == 1);
+            let status = if is_ready { 0 } else { super::EXIT_SOFTWARE };
+            // SAFETY: no condition; it does not return. Nothing of the child's may be undone here.
+            unsafe { libc::_exit(status) }
+        }
+    }
 }
 
 /// Makes the runtime watch a control socket for messages.

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::messages::Channel;
 use super::process::{Exit, kill};
 use super::sockets::Export;
-use crate::config::PoolConfig;
+use crate::config::{GlobalConfig, PoolConfig};
 use crate::descriptor::high_fd;
 use crate::log;
 use crate::zygote::Identity;
@@ -169,9 +169,27 @@ pub(super) struct HandedGeneration {
     pub(super) ready: bool,
 }
 
+/// All that is handed down.
+#[derive(Debug, Default)]
+pub(crate) struct HandedDown {
+    /// The configuration that it served by; none if this version does not understand it.
+    pub(crate) global: Option<GlobalConfig>,
+    /// Pools, as far as this version understands them.
+    pub(crate) pools: Vec<Handed>,
+}
+
+impl HandedDown {
+    /// Configurations of the pools that it served.
+    pub(crate) fn configs(&self) -> Vec<PoolConfig> {
+        self.pools.iter().map(|pool| pool.config.clone()).collect()
+    }
+}
+
 /// What is written down of them.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    /// Parsed last: another version may not understand it.
+    global: serde_json::Value,
     pools: Vec<PoolRecord>,
 }
 
@@ -196,9 +214,14 @@ struct GenerationRecord {
 }
 
 /// Executes `program` in place of this one. Returns only if that fails: then all is as it was.
-pub(super) fn execute(program: &Program, pools: &[Handed], sockets: &Export<'_>) -> io::Error {
+pub(super) fn execute(
+    program: &Program,
+    global: &GlobalConfig,
+    pools: &[Handed],
+    sockets: &Export<'_>,
+) -> io::Error {
     log::notice(format_args!("reloading: {}", program.shown()));
-    match hand_over(program, pools, sockets) {
+    match hand_over(program, global, pools, sockets) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -206,11 +229,13 @@ pub(super) fn execute(program: &Program, pools: &[Handed], sockets: &Export<'_>)
 
 fn hand_over(
     program: &Program,
+    global: &GlobalConfig,
     pools: &[Handed],
     sockets: &Export<'_>,
 ) -> io::Result<std::convert::Infallible> {
     let mut descriptors = Vec::new();
     let record = Record {
+        global: serde_json::to_value(global)?,
         pools: pools
             .iter()
             .map(|pool| pool.record(&mut descriptors))
@@ -282,17 +307,15 @@ impl Handed {
 
 /// What the program that ran in this process before has handed down; none if there was no such program. To be called once,
 /// at the start.
-pub(crate) fn receive() -> Option<Vec<Handed>> {
+pub(crate) fn receive() -> Option<HandedDown> {
     let number: RawFd = env::var(RELOAD).ok()?.parse().ok()?;
-    match read(number) {
-        Ok(pools) => Some(pools),
-        Err(error) => {
-            log::error(format_args!(
-                "what the program before the reload has handed down cannot be used: {error}"
-            ));
-            Some(Vec::new())
-        }
-    }
+    let handed = read(number).unwrap_or_else(|error| {
+        log::error(format_args!(
+            "what the program before the reload has handed down cannot be used: {error}"
+        ));
+        HandedDown::default()
+    });
+    Some(handed)
 }
 
 /// Lets signals come again that [`execute`] has blocked.
@@ -304,7 +327,7 @@ pub(super) fn unblock_signals() -> io::Result<()> {
 /// Whether this process is to forget that it was reloaded, for the programs that it starts.
 pub(crate) const RELOAD: &str = "FE_PHP_RELOAD";
 
-fn read(number: RawFd) -> io::Result<Vec<Handed>> {
+fn read(number: RawFd) -> io::Result<HandedDown> {
     let mut text = Vec::new();
     File::from(take(number)?).read_to_end(&mut text)?;
     let record: Record = serde_json::from_slice(&text)?;
@@ -346,7 +369,10 @@ fn read(number: RawFd) -> io::Result<Vec<Handed>> {
             generations,
         });
     }
-    Ok(pools)
+    Ok(HandedDown {
+        global: serde_json::from_value(record.global).ok(),
+        pools,
+    })
 }
 
 /// Takes a descriptor that was left to us.
