@@ -157,9 +157,35 @@ static void opcache_status(const zend_function_entry *entry, zval *status)
 	zend_vm_stack_free_call_frame(call);
 }
 
-/* 1: OPcache waits to restart; 0: it does not; -1: there is no OPcache. A request of its own, so that whatever
- * opcache_get_status allocates is freed. */
-int fe_php_opcache_restart_pending(void)
+/* status[group][name], 0 if it is not there. */
+static uint64_t opcache_figure(zval *status, const char *group, const char *name)
+{
+	zval *array = zend_hash_str_find(Z_ARRVAL_P(status), group, strlen(group));
+	zval *figure = array && Z_TYPE_P(array) == IS_ARRAY ? zend_hash_str_find(Z_ARRVAL_P(array), name, strlen(name)) : NULL;
+
+	return figure && Z_TYPE_P(figure) == IS_LONG && Z_LVAL_P(figure) > 0 ? (uint64_t) Z_LVAL_P(figure) : 0;
+}
+
+static void opcache_figures(zval *status, fe_php_opcache_figures *figures)
+{
+	figures->used_memory = opcache_figure(status, "memory_usage", "used_memory");
+	figures->free_memory = opcache_figure(status, "memory_usage", "free_memory");
+	figures->wasted_memory = opcache_figure(status, "memory_usage", "wasted_memory");
+	figures->interned_strings_used_memory = opcache_figure(status, "interned_strings_usage", "used_memory");
+	figures->interned_strings_free_memory = opcache_figure(status, "interned_strings_usage", "free_memory");
+	figures->cached_scripts = opcache_figure(status, "opcache_statistics", "num_cached_scripts");
+	figures->cached_keys = opcache_figure(status, "opcache_statistics", "num_cached_keys");
+	figures->max_cached_keys = opcache_figure(status, "opcache_statistics", "max_cached_keys");
+	figures->hits = opcache_figure(status, "opcache_statistics", "hits");
+	figures->misses = opcache_figure(status, "opcache_statistics", "misses");
+	figures->oom_restarts = opcache_figure(status, "opcache_statistics", "oom_restarts");
+	figures->hash_restarts = opcache_figure(status, "opcache_statistics", "hash_restarts");
+	figures->manual_restarts = opcache_figure(status, "opcache_statistics", "manual_restarts");
+}
+
+/* 1: OPcache waits to restart; 0: it does not; -1: there is no OPcache, or none that is on, and nothing in figures. A
+ * request of its own, so that whatever opcache_get_status allocates is freed. */
+int fe_php_opcache_read(fe_php_opcache_figures *figures)
 {
 	volatile int pending = -1;
 	zend_module_entry *module = zend_hash_str_find_ptr(&module_registry, ZEND_STRL("zend opcache"));
@@ -185,6 +211,7 @@ int fe_php_opcache_restart_pending(void)
 			if (Z_TYPE(status) == IS_ARRAY) {
 				found = zend_hash_str_find(Z_ARRVAL(status), "restart_pending", sizeof("restart_pending") - 1);
 				pending = found && zend_is_true(found);
+				opcache_figures(&status, figures);
 			}
 			zval_ptr_dtor(&status);
 		}

@@ -167,9 +167,26 @@ bool fe_php_is_zts(void);
 const char *fe_php_compiled_ini_directory(void);
 bool fe_php_has_opcache(void);
 
+/* What opcache_get_status(false) says, as far as it is worth a graph; bytes and counts. */
+typedef struct fe_php_opcache_figures {
+	uint64_t used_memory;
+	uint64_t free_memory;
+	uint64_t wasted_memory;
+	uint64_t interned_strings_used_memory;
+	uint64_t interned_strings_free_memory;
+	uint64_t cached_scripts;
+	uint64_t cached_keys;
+	uint64_t max_cached_keys;
+	uint64_t hits;
+	uint64_t misses;
+	uint64_t oom_restarts;
+	uint64_t hash_restarts;
+	uint64_t manual_restarts;
+} fe_php_opcache_figures;
+
 /* ---- one request: request.c ---- */
 fe_php_outcome fe_php_execute(fe_php_request *request);
-int fe_php_opcache_restart_pending(void);
+int fe_php_opcache_read(fe_php_opcache_figures *figures);
 /* From now on the time limit of a request waits for fe_php_timeout_wanted, which the caller promises to call in time. */
 void fe_php_timeout_startup(void);
 /* From any thread, on NTS: the request that runs now takes long, so it is to get its time limit. */

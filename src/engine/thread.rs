@@ -1,6 +1,7 @@
 //! The right to run PHP on the current thread.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +9,7 @@ use super::execute::CStrings;
 use super::ffi;
 use super::interrupt::Interrupter;
 use super::{Engine, EngineError};
+use crate::scoreboard::OpcacheFigures;
 
 /// PHP's state for one thread: made, used and dropped on that thread.
 pub(crate) struct PhpThread {
@@ -76,11 +78,36 @@ impl PhpThread {
     /// Whether OPcache waits to restart (`None`: there is no OPcache). Runs a request of PHP's own, so between
     /// requests only; about 20 µs.
     pub(crate) fn opcache_restart_pending(&mut self) -> Option<bool> {
-        // SAFETY: this thread is PHP's, and no request runs on it, for `execute` would hold `self`.
-        match unsafe { ffi::fe_php_opcache_restart_pending() } {
-            -1 => None,
-            pending => Some(pending != 0),
+        self.read_opcache().map(|(pending, _)| pending)
+    }
+
+    /// The same, and OPcache's figures, at the same price.
+    pub(crate) fn read_opcache(&mut self) -> Option<(bool, OpcacheFigures)> {
+        let mut raw = MaybeUninit::<ffi::fe_php_opcache_figures>::zeroed();
+        // SAFETY: this thread is PHP's, and no request runs on it, for `execute` would hold `self`; `raw` lives until the
+        // call returns.
+        let pending = unsafe { ffi::fe_php_opcache_read(raw.as_mut_ptr()) };
+        if pending < 0 {
+            return None;
         }
+        // SAFETY: it is integers, which were all zero before PHP wrote some of them.
+        let raw = unsafe { raw.assume_init() };
+        let figures = OpcacheFigures {
+            used_memory: raw.used_memory,
+            free_memory: raw.free_memory,
+            wasted_memory: raw.wasted_memory,
+            interned_strings_used_memory: raw.interned_strings_used_memory,
+            interned_strings_free_memory: raw.interned_strings_free_memory,
+            cached_scripts: raw.cached_scripts,
+            cached_keys: raw.cached_keys,
+            max_cached_keys: raw.max_cached_keys,
+            hits: raw.hits,
+            misses: raw.misses,
+            oom_restarts: raw.oom_restarts,
+            hash_restarts: raw.hash_restarts,
+            manual_restarts: raw.manual_restarts,
+        };
+        Some((pending != 0, figures))
     }
 
     /// Gives the memory back that PHP keeps for this thread's next request; between requests only.
