@@ -72,7 +72,6 @@ fn test(options: &FpmOptions) -> ExitCode {
 
 fn serve(options: &FpmOptions) -> ExitCode {
     let handed = reload::receive();
-    let inherited = Inherited::from_environment();
     let (config, messages) = load(options);
     let config = match config {
         Ok(config) => config,
@@ -94,7 +93,7 @@ fn serve(options: &FpmOptions) -> ExitCode {
             pools: config.pools,
             threads: is_zts(),
             allow_root: options.run_as_root,
-            inherited,
+            inherited: Inherited::from_environment(),
             handed,
             program: Program::current(),
             ready,
