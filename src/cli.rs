@@ -31,7 +31,10 @@ pub(crate) enum Invocation {
 /// Reads the command line, the program's name included. Does not return if it asks for clap's help or is wrong.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let argv0 = arguments.first().map(Path::new).unwrap_or(Path::new(""));
+    let argv0 = arguments
+        .first()
+        .map(Path::new)
+        .unwrap_or_else(|| Path::new(""));
     let name = argv0.file_name().unwrap_or_default().to_string_lossy();
     let first = arguments.get(1).map(|argument| argument.to_string_lossy());
     let first = first.as_deref().unwrap_or_default();

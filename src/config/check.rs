@@ -715,3 +715,22 @@ const INI_PATHS: &[&str] = &[
     "blenc.key_file",
     "coin_acceptor.device",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_written_as_c_writes_them() {
+        for (number, text) in [
+            (15.0, "15"),
+            (1.5, "1.5"),
+            (2.25, "2.25"),
+            (12.34, "12.3"),
+            (120.0, "120"),
+            (100.4, "100"),
+        ] {
+            assert_eq!(three_digits(number), text);
+        }
+    }
+}

@@ -7,9 +7,19 @@ use proptest::prelude::*;
 use super::*;
 
 /// Whether it succeeded, and its lines without times and without places that differ for a reason.
-fn judge(files: &Files) -> (bool, Vec<String>) {
-    let output = Command::new(php_fpm_to_compare_with())
-        .args(["-n", "-tt", "-y", &files.place("@/fpm.conf")])
+fn judge(files: &Files, options: &FpmOptions) -> (bool, Vec<String>) {
+    let mut command = Command::new(php_fpm_to_compare_with());
+    command.args(["-n", "-tt", "-y", &files.place("@/fpm.conf")]);
+    for (option, value) in [("-p", &options.prefix), ("-g", &options.pid)] {
+        command.args(value.iter().flat_map(|value| [option, value]));
+    }
+    for (option, given) in [
+        ("-R", options.run_as_root),
+        ("-F", options.daemonize == Some(false)),
+    ] {
+        command.args(given.then_some(option));
+    }
+    let output = command
         .env("FE_PHP_TEST_VARIABLE", "of the environment")
         .env_remove("WATCHDOG_USEC")
         .output()
@@ -55,10 +65,11 @@ fn normal<'a>(lines: impl Iterator<Item = &'a str>, files: &Files) -> Vec<String
         .collect()
 }
 
-fn ours(files: &Files) -> (bool, Vec<String>) {
+fn ours(files: &Files, options: &FpmOptions) -> (bool, Vec<String>) {
     let options = FpmOptions {
         test: 2,
-        ..files.options()
+        config_file: files.options().config_file,
+        ..options.clone()
     };
     let (result, lines) = files.load(&options);
     // A value may have a line break in it.
@@ -80,6 +91,12 @@ fn leave_out_what_is_not_built(lines: &mut Vec<String>, judge: &[String]) {
 
 #[track_caller]
 fn same(text: &str) {
+    same_with(text, &FpmOptions::default());
+}
+
+/// `@` in the prefix stands for the directory, too.
+#[track_caller]
+fn same_with(text: &str, options: &FpmOptions) {
     let files = Files::new(text);
     files.write(
         "pool.d/a.conf",
@@ -94,8 +111,12 @@ fn same(text: &str) {
     files.write("broken/x.conf", "[x]\nnonsense = 1\n");
     files.write("loop.conf", "include = @/loop.conf\n");
     files.write("root/sub/x", "");
-    let judge = judge(&files);
-    let mut ours = ours(&files);
+    let options = FpmOptions {
+        prefix: options.prefix.as_ref().map(|prefix| files.place(prefix)),
+        ..options.clone()
+    };
+    let judge = judge(&files, &options);
+    let mut ours = ours(&files, &options);
     leave_out_what_is_not_built(&mut ours.1, &judge.1);
     assert_eq!(ours, judge, "left: fe-php, right: php-fpm\n{text}");
 }
@@ -111,8 +132,8 @@ fn debians_files() {
             .replace("/etc/php/8.2/fpm/", "@/"),
     );
     files.write("pool.d/www.conf", www);
-    let judge = judge(&files);
-    let mut ours = ours(&files);
+    let judge = judge(&files, &FpmOptions::default());
+    let mut ours = ours(&files, &FpmOptions::default());
     leave_out_what_is_not_built(&mut ours.1, &judge.1);
     assert!(judge.0, "{judge:?}");
     assert_eq!(ours, judge);
@@ -271,6 +292,31 @@ fn several_pools_and_files() {
     ] {
         same(&format!("{GLOBAL}{text}"));
     }
+}
+
+#[test]
+fn options_of_the_command_line() {
+    let text = "[global]\npid = run/pid\nerror_log = log\ninclude = pool.d/*.conf\n[www]\nlisten = sock\nuser = daemon\n\
+                pm = static\npm.max_children = 3\nslowlog = slow\naccess.log = $pool.log\n";
+    for prefix in ["@", "@/", "@/nowhere", ""] {
+        for more in ["", "chroot = $prefix\n", "prefix = root\nchdir = sub\n"] {
+            let options = FpmOptions {
+                prefix: Some(prefix.to_owned()),
+                pid: Some("other.pid".to_owned()),
+                ..FpmOptions::default()
+            };
+            same_with(&format!("{text}{more}"), &options);
+        }
+    }
+    let options = FpmOptions {
+        pid: Some("other.pid".to_owned()),
+        run_as_root: true,
+        daemonize: Some(false),
+        ..FpmOptions::default()
+    };
+    let pool = "[www]\nlisten = @/sock\npm = static\npm.max_children = 3\n";
+    same_with(&format!("{GLOBAL}{pool}"), &options);
+    same_with(&format!("{GLOBAL}{pool}user = root\n"), &options);
 }
 
 #[test]
