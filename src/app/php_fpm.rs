@@ -7,7 +7,7 @@ use super::{exit_code, log_from_php, run, start_php};
 use crate::cli::php_fpm::{EXIT_CONFIG, EXIT_SOFTWARE, PhpFpm, usage};
 use crate::config::{self, Config, FpmOptions, GlobalConfig, Messages, PhpBuild, PoolConfig};
 use crate::engine::{Engine, is_zts};
-use crate::log::{self, AccessFormat};
+use crate::log;
 use crate::supervisor::Launch;
 use crate::supervisor::limits::set_limits;
 use crate::supervisor::process::daemonize;
@@ -135,8 +135,7 @@ fn prepare(
 
 fn load(options: &FpmOptions) -> (Result<Config, config::InvalidConfig>, Messages) {
     let mut messages = Messages::new();
-    let format = |format: &str| AccessFormat::parse(format).map(drop);
-    let config = config::load(options, &PhpBuild::compiled(), &format, &mut messages);
+    let config = config::load(options, &PhpBuild::compiled(), &mut messages);
     let config = config.map(|mut config| {
         let defines = &options.ini.defines;
         config

@@ -5,17 +5,14 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
-use nix::unistd::{Group, User};
-
 use super::directive::{Key, PRIORITY_UNSET};
 use super::file::{Failed, Section, Sections};
 use super::messages::Messages;
 use super::options::{FpmOptions, PhpBuild};
+use super::pool::ListenAddress;
 use super::settings::Settings;
-use crate::log::Level;
-
-/// Tells what is wrong with an access.format.
-pub(crate) type FormatCheck<'a> = &'a dyn Fn(&str) -> Result<(), String>;
+use crate::log::{AccessFormat, DEFAULT_ACCESS_FORMAT, Level};
+use crate::users::Lookup;
 
 /// The checks.
 #[derive(Debug)]
@@ -28,8 +25,8 @@ pub(super) struct Checker<'a> {
 type Checked = Result<(), Failed>;
 
 impl Checker<'_> {
-    /// All checks that need no other part of the program.
-    pub(super) fn check(&mut self, sections: &mut Sections, format: FormatCheck<'_>) -> Checked {
+    /// All checks but those of [`Checker::names`].
+    pub(super) fn check(&mut self, sections: &mut Sections) -> Checked {
         self.global(&mut sections.global)?;
         self.pools(&mut sections.pools)?;
         for pool in &sections.pools {
@@ -45,7 +42,7 @@ impl Checker<'_> {
             ) else {
                 continue;
             };
-            if let Err(problem) = format(text) {
+            if let Err(problem) = AccessFormat::parse(text) {
                 self.messages.push(Level::Warning, problem);
                 return self.pool_error(pool, &format!("wrong format for access.format '{text}'"));
             }
@@ -89,7 +86,6 @@ impl Checker<'_> {
             settings.set_text(Key::ErrorLog, log.as_str());
             self.open_log(&log, |log| format!("failed to open error_log ({log})"))?;
         }
-        self.messages.open_error_log();
         self.events_mechanism(settings)
     }
 
@@ -197,7 +193,7 @@ impl Checker<'_> {
         let Some(listen) = pool.settings.filled(Key::Listen) else {
             return self.pool_alert(pool, "no listen address have been defined!");
         };
-        if !is_inet(listen) {
+        if let ListenAddress::Unix(_) = ListenAddress::from_directive(listen) {
             let path = self.full_path(listen, Some(pool), None);
             pool.settings.set_text(Key::Listen, path);
         }
@@ -362,7 +358,8 @@ impl Checker<'_> {
             let log = self.full_path(log, Some(pool), None);
             pool.settings.set_text(Key::AccessLog, log);
             if pool.settings.text(Key::AccessFormat).is_none() {
-                pool.settings.set_text(Key::AccessFormat, ACCESS_FORMAT);
+                pool.settings
+                    .set_text(Key::AccessFormat, DEFAULT_ACCESS_FORMAT);
             }
         }
         if let Some(log) = pool.settings.filled(Key::SlowLog) {
@@ -463,80 +460,28 @@ impl Checker<'_> {
         }
     }
 
-    /// What `-t` looks up besides: users and groups.
+    /// What `-t` looks up besides: users and groups. php-fpm serves without that only to find out later.
     pub(super) fn names(&mut self, pools: &[Section]) -> Checked {
         for pool in pools {
-            // php-fpm adds errno here, which nobody has set.
-            for (key, is_user, errno) in [
-                (Key::User, true, ""),
-                (Key::Group, false, ""),
-                (Key::ListenOwner, true, ": Success (0)"),
-                (Key::ListenGroup, false, ": Success (0)"),
+            let of_pool = Lookup::of_pool(&pool.name);
+            let of_socket = Lookup::of_socket(&pool.name);
+            for (key, lookup) in [
+                (Key::User, of_pool),
+                (Key::Group, of_pool),
+                (Key::ListenOwner, of_socket),
+                (Key::ListenGroup, of_socket),
             ] {
-                let Some(name) = pool.settings.text(key) else {
+                let name = pool.settings.text(key).unwrap_or_default();
+                if name.bytes().all(|byte| byte.is_ascii_digit()) {
                     continue;
+                }
+                let found = match key {
+                    Key::User | Key::ListenOwner => lookup.user(name).map(drop),
+                    _ => lookup.group(name).map(drop),
                 };
-                self.name(pool, name, is_user, errno)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn name(&mut self, pool: &Section, name: &str, is_user: bool, errno: &str) -> Checked {
-        if name.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Ok(());
-        }
-        let (found, what) = if is_user {
-            (
-                User::from_name(name).is_ok_and(|user| user.is_some()),
-                "uid for user",
-            )
-        } else {
-            (
-                Group::from_name(name).is_ok_and(|group| group.is_some()),
-                "gid for group",
-            )
-        };
-        if found {
-            return Ok(());
-        }
-        self.pool_error(pool, &format!("cannot get {what} '{name}'{errno}"))
-    }
-
-    /// What is looked at before php-fpm serves, and not by `-t`: `fpm_unix_conf_wp()`.
-    pub(super) fn privileges(&mut self, pools: &[Section]) -> Checked {
-        for pool in pools {
-            let settings = &pool.settings;
-            if is_root() {
-                if let Some(user) = settings.filled(Key::User) {
-                    self.name(pool, user, true, "")?;
+                if let Err(problem) = found {
+                    return self.error(problem.to_string());
                 }
-                if let Some(group) = settings.filled(Key::Group) {
-                    self.name(pool, group, false, "")?;
-                }
-                if !self.options.run_as_root && would_be_root(settings) {
-                    let text = "please specify user and group other than root";
-                    return self.pool_error(pool, text);
-                }
-                continue;
-            }
-            let ignored = [
-                ("user", settings.filled(Key::User).is_some()),
-                ("group", settings.filled(Key::Group).is_some()),
-                ("chroot", settings.filled(Key::Chroot).is_some()),
-                (
-                    "process.priority",
-                    settings.number(Key::Priority) != PRIORITY_UNSET,
-                ),
-            ];
-            for (name, _) in ignored.into_iter().filter(|(_, given)| *given) {
-                self.messages.push(
-                    Level::Notice,
-                    format!(
-                        "[pool {}] '{name}' directive is ignored when FPM is not running as root",
-                        pool.name
-                    ),
-                );
             }
         }
         Ok(())
@@ -592,7 +537,7 @@ impl Checker<'_> {
             .mode(0o600)
             .open(path);
         opened.map(drop).map_err(|error: io::Error| {
-            self.messages.system_error(&problem(path), &error);
+            self.messages.system_error(&problem(path), error);
             Failed
         })
     }
@@ -618,11 +563,6 @@ impl Checker<'_> {
         self.messages.error(text);
         Err(Failed)
     }
-}
-
-/// `fpm_sockets_domain_from_address()`: TCP if there is a colon, or nothing but digits.
-pub(super) fn is_inet(address: &str) -> bool {
-    address.contains(':') || address.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 pub(super) fn is_directory(path: &str) -> bool {
@@ -654,28 +594,6 @@ fn page_problem(page: &str, path: &str, shortest: usize) -> String {
     String::new()
 }
 
-/// Whether worker processes would have root's user or group.
-fn would_be_root(settings: &Settings) -> bool {
-    let number = |text: &str| text.parse::<u32>().ok();
-    let user = settings.filled(Key::User);
-    let entry = user.and_then(|name| match number(name) {
-        Some(uid) => User::from_uid(uid.into()).ok().flatten(),
-        None => User::from_name(name).ok().flatten(),
-    });
-    let uid = entry
-        .as_ref()
-        .map(|user| user.uid.as_raw())
-        .or_else(|| user.and_then(number));
-    let gid = match settings.filled(Key::Group) {
-        Some(name) => number(name).or_else(|| {
-            let group = Group::from_name(name).ok().flatten();
-            group.map(|group| group.gid.as_raw())
-        }),
-        None => entry.map(|user| user.gid.as_raw()),
-    };
-    uid.unwrap_or(0) == 0 || gid.unwrap_or(0) == 0
-}
-
 /// C's `%.3g` for what may occur here.
 fn three_digits(number: f64) -> String {
     let decimals = match number {
@@ -696,7 +614,6 @@ const LOG_DAEMON: i64 = 24;
 const SYSTEMD_INTERVAL: i64 = 10_000;
 /// As many as the kernel allows.
 const DEFAULT_BACKLOG: i64 = -1;
-const ACCESS_FORMAT: &str = "%R - %u %t \"%m %r\" %s";
 
 const INI_PATHS: &[&str] = &[
     "error_log",

@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
             Ok(text) => text,
             Err(error) => {
                 let what = format!("failed to open configuration file '{file}'");
-                self.messages.system_error(&what, &error);
+                self.messages.system_error(&what, error);
                 return Err(Failed);
             }
         };

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::errno::SystemError;
 use crate::log::Level;
 
 /// Messages, as php-fpm logs them while it reads its configuration.
@@ -10,7 +11,6 @@ pub(crate) struct Messages {
     list: Vec<Message>,
     /// `log_level`, from the moment that it counts.
     level: Level,
-    error_log_opened: Option<usize>,
 }
 
 /// One message.
@@ -27,7 +27,6 @@ impl Messages {
         Self {
             list: Vec::new(),
             level: Level::Notice,
-            error_log_opened: None,
         }
     }
 
@@ -36,18 +35,8 @@ impl Messages {
         &self.list
     }
 
-    /// How many of them came before the error log was opened; php-fpm has those on standard error only. None if it
-    /// did not come to that.
-    pub(crate) fn before_error_log(&self) -> Option<usize> {
-        self.error_log_opened
-    }
-
     pub(super) fn set_level(&mut self, level: Level) {
         self.level = level;
-    }
-
-    pub(super) fn open_error_log(&mut self) {
-        self.error_log_opened = Some(self.list.len());
     }
 
     pub(super) fn push(&mut self, level: Level, text: impl Into<String>) {
@@ -64,8 +53,8 @@ impl Messages {
     }
 
     /// With the system's reason, as php-fpm's ZLOG_SYSERROR.
-    pub(super) fn system_error(&mut self, text: &str, error: &io::Error) {
-        self.error(format!("{text}: {}", reason(error)));
+    pub(super) fn system_error(&mut self, text: &str, error: io::Error) {
+        self.error(format!("{text}: {}", SystemError::from(error)));
     }
 
     /// An empty line, if a message of this level is seen.
@@ -82,14 +71,4 @@ impl Messages {
             text: text.into(),
         });
     }
-}
-
-/// `No such file or directory (2)`
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let Some(number) = error.raw_os_error() else {
-        return text;
-    };
-    let words = text.split(" (os error").next().unwrap_or(&text);
-    format!("{words} ({number})")
 }

@@ -21,7 +21,7 @@ mod reference;
 mod settings;
 mod typed;
 
-use check::{Checker, FormatCheck};
+use check::Checker;
 use file::{Failed, Reader, Sections};
 
 pub(crate) use global::{GlobalConfig, LogTarget};
@@ -48,18 +48,17 @@ pub(crate) struct Config {
 pub(crate) struct InvalidConfig;
 
 /// Reads and checks the configuration as php-fpm does, logs being created on the way; `messages` is for the log, also
-/// in case of success. `access_format` says what is wrong with an `access.format`.
+/// in case of success.
 ///
 /// With `-t` users and groups are looked up too, and the last messages are what `-t` and `-tt` show. PHP's own startup,
-/// which comes before, is the caller's.
+/// which comes before, is the caller's, and so is what php-fpm looks at later: sockets, and who worker processes are.
 pub(crate) fn load(
     options: &FpmOptions,
     php: &PhpBuild,
-    access_format: FormatCheck<'_>,
     messages: &mut Messages,
 ) -> Result<Config, InvalidConfig> {
     let file = config_file(options, php);
-    read(options, php, &file, access_format, messages).map_err(|Failed| InvalidConfig)
+    read(options, php, &file, messages).map_err(|Failed| InvalidConfig)
 }
 
 /// The configuration file: `-y`, else `-d fpm.config=`, else php-fpm.conf below the prefix or where PHP has it.
@@ -80,7 +79,6 @@ fn read(
     options: &FpmOptions,
     php: &PhpBuild,
     file: &str,
-    access_format: FormatCheck<'_>,
     messages: &mut Messages,
 ) -> Result<Config, Failed> {
     if let Some(prefix) = options.prefix.as_deref()
@@ -104,16 +102,15 @@ fn read(
         php,
         messages,
     };
-    if checker.check(&mut sections, access_format).is_err() {
+    if checker.check(&mut sections).is_err() {
         messages.error("failed to post process the configuration");
         return Err(Failed);
     }
     if options.test == 0 {
-        checker.privileges(&sections.pools)?;
-        return typed::config(&sections, options, messages);
+        return Ok(typed::config(&sections, options, messages));
     }
     checker.names(&sections.pools)?;
-    let config = typed::config(&sections, options, messages)?;
+    let config = typed::config(&sections, options, messages);
     show(&sections, options, file, messages);
     Ok(config)
 }

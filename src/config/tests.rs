@@ -42,7 +42,7 @@ impl Files {
 
     fn load(&self, options: &FpmOptions) -> (Result<Config, InvalidConfig>, Vec<String>) {
         let mut messages = Messages::new();
-        let result = load(options, &PhpBuild::compiled(), &|_| Ok(()), &mut messages);
+        let result = load(options, &PhpBuild::compiled(), &mut messages);
         let lines = messages.list().iter().map(|message| {
             let level = message
                 .level

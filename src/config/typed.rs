@@ -1,13 +1,11 @@
 //! From checked settings to the typed configuration.
 
 use std::io::IsTerminal;
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::check::is_inet;
 use super::directive::{DIRECTIVES, Key, PRIORITY_UNSET};
-use super::file::{Failed, Section, Sections};
+use super::file::{Section, Sections};
 use super::messages::Messages;
 use super::options::FpmOptions;
 use super::settings::Settings;
@@ -17,22 +15,29 @@ use super::{
 };
 use crate::log::Level;
 
-pub(super) fn config(
-    sections: &Sections,
-    options: &FpmOptions,
-    messages: &mut Messages,
-) -> Result<Config, Failed> {
+pub(super) fn config(sections: &Sections, options: &FpmOptions, messages: &mut Messages) -> Config {
     let mut typer = Typer {
         messages,
         pool: None,
     };
     let global = typer.global(&sections.global, options);
     let mut pools = Vec::new();
-    for pool in sections.pools.iter().filter(|pool| pool.shared.is_none()) {
+    for (index, pool) in sections.pools.iter().enumerate() {
+        if pool.shared.is_some() {
+            continue;
+        }
         typer.pool = Some(pool.name.clone());
-        pools.push(typer.pool(pool, options)?);
+        let mut config = typer.pool(pool, options);
+        let status = sections
+            .pools
+            .iter()
+            .find(|pool| pool.shared == Some(index));
+        config.status.listen = status
+            .and_then(|pool| pool.settings.text(Key::Listen))
+            .map(ListenAddress::from_directive);
+        pools.push(config);
     }
-    Ok(Config { global, pools })
+    Config { global, pools }
 }
 
 struct Typer<'a> {
@@ -78,15 +83,12 @@ impl Typer<'_> {
         }
     }
 
-    fn pool(&mut self, pool: &Section, options: &FpmOptions) -> Result<PoolConfig, Failed> {
+    fn pool(&mut self, pool: &Section, options: &FpmOptions) -> PoolConfig {
         let settings = &pool.settings;
-        let listen = self.address(settings.text(Key::Listen).unwrap_or_default())?;
-        let status_listen = match settings.filled(Key::StatusListen) {
-            Some(listen) => Some(self.address(listen)?),
-            None => None,
-        };
+        let listen = settings.text(Key::Listen).unwrap_or_default();
+        let listen = vec![ListenAddress::from_directive(listen)];
         let max_children = self.unsigned(settings, Key::MaxChildren);
-        Ok(PoolConfig {
+        PoolConfig {
             socket: self.socket(settings),
             user: settings.filled(Key::User).map(name),
             group: settings.filled(Key::Group).map(name),
@@ -100,7 +102,7 @@ impl Typer<'_> {
             },
             status: StatusConfig {
                 path: settings.filled(Key::StatusPath).map(str::to_owned),
-                listen: status_listen,
+                listen: None,
                 ping_path: settings.filled(Key::PingPath).map(str::to_owned),
                 ping_response: settings.filled(Key::PingResponse).map(str::to_owned),
             },
@@ -139,8 +141,8 @@ impl Typer<'_> {
             ini: options.ini.clone(),
             pcntl: settings.flag(Key::Pcntl),
             limits: self.limits(settings),
-            ..PoolConfig::new(pool.name.clone(), vec![listen], max_children)
-        })
+            ..PoolConfig::new(pool.name.clone(), listen, max_children)
+        }
     }
 
     fn socket(&mut self, settings: &Settings) -> SocketOptions {
@@ -248,27 +250,6 @@ impl Typer<'_> {
 
     fn seconds(&mut self, settings: &Settings, key: Key) -> Duration {
         Duration::from_secs(self.unsigned(settings, key).into())
-    }
-
-    /// What `listen` means. The first address of a host name is taken.
-    fn address(&mut self, text: &str) -> Result<ListenAddress, Failed> {
-        if !is_inet(text) {
-            return Ok(ListenAddress::Unix(text.into()));
-        }
-        let full = match text.rsplit_once(':') {
-            Some(("", port)) => format!("0.0.0.0:{port}"),
-            Some(_) => text.to_owned(),
-            None => format!("0.0.0.0:{text}"),
-        };
-        let found = full.to_socket_addrs().map(|mut addresses| addresses.next());
-        if let Ok(Some(address)) = found {
-            return Ok(ListenAddress::Tcp(address));
-        }
-        let pool = self.pool.as_deref().unwrap_or_default();
-        self.messages.error(format!(
-            "[pool {pool}] '{text}' is no TCP address: use a port, or a host or [address] and a port"
-        ));
-        Err(Failed)
     }
 
     fn warn(&mut self, text: &str) {

@@ -60,33 +60,6 @@ fn values_that_are_not_utf_8_are_refused() {
 }
 
 #[test]
-fn a_wrong_access_format_is_refused() {
-    let files = Files::new(&pool_with("access.log = @/access\naccess.format = %Y"));
-    let mut messages = Messages::new();
-    let format = |text: &str| Err(format!("Invalid token in the access.format ({text})"));
-    let result = load(
-        &files.options(),
-        &PhpBuild::compiled(),
-        &format,
-        &mut messages,
-    );
-    assert_eq!(result, Err(InvalidConfig));
-    let lines: Vec<_> = messages
-        .list()
-        .iter()
-        .map(|message| message.text.as_str())
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            "Invalid token in the access.format (%Y)",
-            "[pool www] wrong format for access.format '%Y'",
-            "failed to post process the configuration"
-        ]
-    );
-}
-
-#[test]
 fn what_does_not_apply_is_noted() {
     let text = pool_with("listen.setfib = 1").replace("[www]", "events.mechanism = select\n[www]");
     let (_, lines) = config_of(&text);
@@ -240,7 +213,7 @@ fn every_value_arrives_in_the_configuration() {
         },
         ..PoolConfig::new(
             "www".to_owned(),
-            vec![ListenAddress::Tcp("127.0.0.1:9007".parse().unwrap())],
+            vec![ListenAddress::Inet("127.0.0.1:9007".to_owned())],
             3,
         )
     };
@@ -276,7 +249,8 @@ fn the_prefix_is_where_relative_paths_are() {
     let text = "[global]\npid = run/pid\nerror_log = log\ninclude = pool/*.conf\n";
     let files = Files::new("");
     files.write("etc/php-fpm.conf", text);
-    let pool = pool_with("slowlog = $pool.slow").replace("listen = @/sock", "listen = sock");
+    let pool = pool_with("slowlog = $pool.slow\npm.status_listen = status")
+        .replace("listen = @/sock", "listen = sock");
     files.write("pool/a.conf", &pool.replace(GLOBAL, ""));
     let options = FpmOptions {
         prefix: Some(files.place("@")),
@@ -291,6 +265,10 @@ fn the_prefix_is_where_relative_paths_are() {
     assert_eq!(
         config.pools[0].listen,
         [ListenAddress::Unix(path("@/sock"))]
+    );
+    assert_eq!(
+        config.pools[0].status.listen,
+        Some(ListenAddress::Unix(path("@/status")))
     );
     assert_eq!(
         config.pools[0].time_limits.slowlog_file,
@@ -326,13 +304,7 @@ fn the_file_is_found_by_default_and_by_a_setting() {
 fn messages_below_log_level_are_left_out() {
     let files = Files::new(&pool_with("").replace("[www]", "log_level = error\n[www]"));
     let mut messages = Messages::new();
-    let config = load(
-        &files.options(),
-        &PhpBuild::compiled(),
-        &|_| Ok(()),
-        &mut messages,
-    );
+    let config = load(&files.options(), &PhpBuild::compiled(), &mut messages);
     assert_eq!(config.unwrap().global.log_level, crate::log::Level::Error);
     assert_eq!(messages.list(), []);
-    assert_eq!(messages.before_error_log(), Some(0));
 }

@@ -57,6 +57,14 @@ fn normal<'a>(lines: impl Iterator<Item = &'a str>, files: &Files) -> Vec<String
                 (true, Some(place)) => &line[..place],
                 _ => line,
             };
+            // php-fpm adds errno here, which nobody has set.
+            let line = if line.contains(" cannot get ") {
+                line.trim_end_matches(": Success (0)")
+                    .trim_end_matches(": no such user")
+                    .trim_end_matches(": no such group")
+            } else {
+                line
+            };
             // The form for syslog.
             line.replacen("[NOTICE] ", "NOTICE: ", 1)
                 .replace(&directory, "@")
@@ -184,6 +192,9 @@ fn every_directive_of_a_pool() {
         "access.log = @/nowhere/access.log",
         "access.log =",
         "access.log = @/$pool.log\naccess.format = \"%R %{REMOTE_USER}e %%\"",
+        "access.log = @/access\naccess.format = %Y",
+        "access.log = @/access\naccess.format = \"%{x\"",
+        "access.log = @/access\naccess.format = \"%{mega}M %{user}C %{milli}d %e\"",
         "access.suppress_path[] = /a\naccess.suppress_path[] = /b",
         "access.suppress_path[x] = /a",
         "access.suppress_path[] = a",
