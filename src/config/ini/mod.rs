@@ -51,9 +51,9 @@ pub(crate) fn parse(
 ) -> Result<(), SyntaxError> {
     // PHP's strings end at a NUL, and so does what it reads.
     let text = text.split(|&b| b == 0).next().unwrap_or(text);
-    let fallbacks = environment.php_version >= [8, 3, 0];
+    let newer = environment.php_version >= [8, 3, 0];
     let mut parser = Parser {
-        scanner: Scanner::new(text, fallbacks),
+        scanner: Scanner::new(text, newer),
         ahead: None,
         environment,
         depth: 0,

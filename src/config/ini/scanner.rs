@@ -67,8 +67,8 @@ pub(super) struct Scanner<'a> {
     at: usize,
     state: State,
     stack: Vec<State>,
-    /// `${name:-fallback}` is understood.
-    fallbacks: bool,
+    /// The syntax of PHP 8.3 and later: `${name:-fallback}`, and no `]` in names.
+    newer: bool,
     line: u32,
 }
 
@@ -127,13 +127,13 @@ impl Longest {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(text: &'a [u8], fallbacks: bool) -> Self {
+    pub(super) fn new(text: &'a [u8], newer: bool) -> Self {
         Self {
             text,
             at: 0,
             state: State::Initial,
             stack: Vec::new(),
-            fallbacks,
+            newer,
             line: 1,
         }
     }
@@ -171,7 +171,7 @@ impl<'a> Scanner<'a> {
     fn word(&mut self) -> Option<Token> {
         let rest = &self.text[self.at..];
         let best = match self.state {
-            State::Initial => initial(rest),
+            State::Initial => initial(rest, self.newer),
             State::Value => value(rest),
             _ => offset(rest, self.state),
         };
@@ -261,13 +261,13 @@ impl<'a> Scanner<'a> {
             self.pop();
             return Token::Char(b'}');
         }
-        if self.fallbacks && rest.starts_with(b":-") {
+        if self.newer && rest.starts_with(b":-") {
             self.at += 2;
             self.state = State::VarFallback;
             return Token::Fallback;
         }
-        let mut length = label(rest);
-        if self.fallbacks
+        let mut length = label(rest, self.newer);
+        if self.newer
             && let Some(end) = rest[..length].windows(2).position(|pair| pair == b":-")
         {
             length = end;
@@ -346,7 +346,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn initial(rest: &[u8]) -> Longest {
+fn initial(rest: &[u8], newer: bool) -> Longest {
     let mut best = Longest {
         length: 0,
         rule: None,
@@ -354,7 +354,7 @@ fn initial(rest: &[u8]) -> Longest {
     if rest[0] == b'[' {
         best.offer(1, Rule::Section);
     }
-    let label = label(rest);
+    let label = label(rest, newer);
     if label > 0 && rest.get(label) == Some(&b'[') {
         best.offer(label + 1 + blanks(&rest[label + 1..]), Rule::Offset);
     }
@@ -408,7 +408,9 @@ fn offset(rest: &[u8], state: State) -> Longest {
         length: 0,
         rule: None,
     };
-    best.offer(single_quoted(rest), Rule::Raw);
+    if state != State::VarFallback {
+        best.offer(single_quoted(rest), Rule::Raw);
+    }
     let blank = blanks(rest);
     match state {
         State::SectionValue if rest[0] == b']' => {
@@ -493,10 +495,9 @@ fn newline(text: &[u8]) -> usize {
     }
 }
 
-fn label(text: &[u8]) -> usize {
-    text.iter()
-        .take_while(|b| !b"=\n\r\t;&|^$~(){}!\"[".contains(b))
-        .count()
+fn label(text: &[u8], newer: bool) -> usize {
+    let ends = |byte: u8| b"=\n\r\t;&|^$~(){}!\"[".contains(&byte) || (newer && byte == b']');
+    text.iter().take_while(|&&byte| !ends(byte)).count()
 }
 
 fn constant(text: &[u8]) -> usize {

@@ -153,7 +153,7 @@ fn variables_have_fallbacks_since_8_3() {
         ("a = ${EMPTY:-b}", "a="),
         ("a = \"x${NONE_SUCH:-${HOME}}y\"", "a=x/rooty"),
         ("a = ${NONE_SUCH:-}", "a="),
-        ("a = ${NONE_SUCH:-'q'}/d", "a=q/d"),
+        ("a = ${NONE_SUCH:-\"q\"}/d", "a=q/d"),
     ] {
         let (seen, result) = statements(&format!("{text}\n"), &newer);
         assert_eq!(
@@ -163,6 +163,8 @@ fn variables_have_fallbacks_since_8_3() {
         );
     }
     assert_eq!(one("a = ${NONE_SUCH:-b}"), "a=");
+    let (_, result) = statements("a = ${NONE_SUCH:-'q'}\n", &newer);
+    result.unwrap_err();
 }
 
 #[test]

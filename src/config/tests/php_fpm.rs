@@ -193,7 +193,7 @@ fn every_directive_of_a_pool() {
         "access.log =",
         "access.log = @/$pool.log\naccess.format = \"%R %{REMOTE_USER}e %%\"",
         "access.log = @/access\naccess.format = %Y",
-        "access.log = @/access\naccess.format = \"%{x\"",
+        "access.log = @/access\naccess.format = \"%{x}\"",
         "access.log = @/access\naccess.format = \"%{mega}M %{user}C %{milli}d %e\"",
         "access.suppress_path[] = /a\naccess.suppress_path[] = /b",
         "access.suppress_path[x] = /a",
