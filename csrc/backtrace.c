@@ -107,6 +107,8 @@ static void add_frame(text *out, const fe_php_link *link)
 		}
 		add(out, frame.function);
 		add(out, "()");
+	} else if (frame.kind == FE_PHP_FRAME_FIBER) {
+		add(out, "[fiber]");
 	} else {
 		add(out, frame.kind == FE_PHP_FRAME_UNKNOWN ? "[unknown]" : "[main]");
 	}

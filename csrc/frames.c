@@ -201,6 +201,8 @@ bool fe_php_read_frame(const fe_php_link *link, fe_php_frame *frame)
 				return false;
 			}
 		}
+	} else if (function.type == ZEND_INTERNAL_FUNCTION) {
+		frame->kind = FE_PHP_FRAME_FIBER;
 	} else if (ZEND_CALL_KIND_EX(link->call_info) == ZEND_CALL_TOP_CODE) {
 		frame->kind = FE_PHP_FRAME_SCRIPT;
 	} else {

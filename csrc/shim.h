@@ -219,7 +219,13 @@ typedef struct fe_php_link {
 	const void *previous;
 	uint32_t call_info;
 } fe_php_link;
-enum { FE_PHP_FRAME_UNKNOWN, FE_PHP_FRAME_FUNCTION, FE_PHP_FRAME_INCLUDE, FE_PHP_FRAME_SCRIPT };
+enum {
+	FE_PHP_FRAME_UNKNOWN,
+	FE_PHP_FRAME_FUNCTION,
+	FE_PHP_FRAME_INCLUDE,
+	FE_PHP_FRAME_SCRIPT,
+	FE_PHP_FRAME_FIBER /* where a fiber begins; what comes next has resumed it */
+};
 /* What it means. Strings are NUL-terminated, cut where they are too long, and printable. */
 typedef struct fe_php_frame {
 	uint8_t kind;

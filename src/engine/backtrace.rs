@@ -4,6 +4,8 @@ use std::ffi::c_char;
 use std::fmt::{self, Write};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::thread;
+use std::time::Duration;
 
 use super::ffi;
 
@@ -35,6 +37,8 @@ enum Kind {
     Include,
     /// The script itself.
     Script,
+    /// Where a fiber begins.
+    Fiber,
 }
 
 /// Reads the stack. Nobody holds the script up, so it may change meanwhile: it is read twice, and again until both are the same.
@@ -67,6 +71,10 @@ pub(super) fn read(view: &ffi::fe_php_view, depth: usize) -> Backtrace {
             if same && whole {
                 break;
             }
+            if same {
+                // The thread has been interrupted between two steps, so let it go on.
+                thread::sleep(PAUSE);
+            }
         }
         before = now;
     }
@@ -80,9 +88,11 @@ impl Backtrace {
     /// The lines of php-fpm's slow log (`fpm_php_trace_dump`): each function with the place where it was called.
     pub(crate) fn slow_log(&self) -> String {
         let mut out = String::new();
-        for (index, frame) in self.frames.iter().take(self.depth).enumerate() {
+        let shown = self.frames.iter().enumerate();
+        let shown = shown.filter(|(_, frame)| frame.kind != Kind::Fiber);
+        for (index, frame) in shown.take(self.depth) {
             let name = match frame.kind {
-                Kind::Script => break,
+                Kind::Script | Kind::Fiber => break,
                 Kind::Include => "[INCLUDE_OR_EVAL]",
                 Kind::Unknown => "???",
                 Kind::Function => frame.function.as_str(),
@@ -109,6 +119,7 @@ impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Unknown => f.write_str("[unknown]")?,
+            Kind::Fiber => f.write_str("[fiber]")?,
             Kind::Include | Kind::Script => f.write_str("[main]")?,
             Kind::Function if self.class.is_empty() => write!(f, "{}()", self.function)?,
             Kind::Function => write!(f, "{}::{}()", self.class, self.function)?,
@@ -144,6 +155,7 @@ fn frame(link: &ffi::fe_php_link) -> Option<Frame> {
             ffi::FE_PHP_FRAME_FUNCTION => Kind::Function,
             ffi::FE_PHP_FRAME_INCLUDE => Kind::Include,
             ffi::FE_PHP_FRAME_SCRIPT => Kind::Script,
+            ffi::FE_PHP_FRAME_FIBER => Kind::Fiber,
             _ => Kind::Unknown,
         },
         class: text(&frame.class_name),
@@ -164,6 +176,7 @@ pub(super) fn text(bytes: &[c_char]) -> String {
 }
 
 const ATTEMPTS: u32 = 32;
+const PAUSE: Duration = Duration::from_micros(500);
 /// Frames below the last one that is shown.
 const BEYOND: usize = 16;
 

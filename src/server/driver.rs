@@ -70,8 +70,7 @@ pub(crate) struct Seat {
     driving: AtomicBool,
     /// The PHP thread, which is idle, is to give memory back.
     release: AtomicBool,
-    /// The request that runs. Whoever takes it settles what comes after it.
-    current: Mutex<Option<Current>>,
+    current: Mutex<Current>,
     /// The PHP thread, once there is one.
     interrupter: OnceLock<Interrupter>,
     limiter: Option<Arc<TimeLimiter>>,
@@ -79,10 +78,16 @@ pub(crate) struct Seat {
     serving: Arc<AtomicUsize>,
 }
 
-/// A request that runs.
-struct Current {
-    begun: Instant,
-    finished: Finished,
+/// What a PHP thread does, as it and its helper agree on it.
+enum Current {
+    /// Nothing.
+    Idle,
+    /// It runs a request. Whoever takes that away settles what comes after it.
+    Running { begun: Instant, finished: Finished },
+    /// It runs one that has been answered, since it does not end.
+    GivenUp,
+    /// The same, and the process ends without waiting for it: it counts as finished, and its seat no longer serves.
+    Left,
 }
 
 impl Seat {
@@ -103,7 +108,7 @@ impl Seat {
             wake,
             driving: AtomicBool::new(false),
             release: AtomicBool::new(false),
-            current: Mutex::new(None),
+            current: Mutex::new(Current::Idle),
             interrupter: OnceLock::new(),
             limiter,
             serving: Arc::clone(serving),
@@ -152,7 +157,6 @@ impl Seat {
                 reactor.turn(Some(TICK));
                 overdue.look(&mut reactor);
             }
-            drop(overdue);
             self.driving.store(false, Ordering::SeqCst);
         }
     }
@@ -191,14 +195,14 @@ impl Seat {
                 }
             };
             slot.request_started();
-            *self.current.lock() = Some(Current {
+            *self.current.lock() = Current::Running {
                 begun,
                 finished: Finished {
                     token: job.token,
                     exchange: Arc::clone(&job.exchange),
                     home: job.home.clone(),
                 },
-            });
+            };
             books.waited(begun.saturating_duration_since(job.ready));
             let outcome = job.run(php, settings, books);
             if outcome.forked {
@@ -209,13 +213,16 @@ impl Seat {
             if self.driving.load(Ordering::SeqCst) {
                 wake(&self.wake);
             }
-            let current = self.current.lock().take();
-            if current.is_some() || cfg!(php_zts) {
-                // Else it was given up, and counted then.
-                slot.request_finished();
+            match std::mem::replace(&mut *self.current.lock(), Current::Idle) {
+                Current::Running { finished: done, .. } => {
+                    slot.request_finished();
+                    finished = done.go_home();
+                }
+                Current::GivenUp => slot.request_finished(),
+                Current::Left => drop(self.serving.fetch_add(1, Ordering::SeqCst)),
+                Current::Idle => {}
             }
             books.idle();
-            finished = current.and_then(|current| current.finished.go_home());
             if cfg!(php_zts) && opcache.is_pending(php) {
                 self.reports.send(WorkerMessage::OpcacheRestartPending);
             }
@@ -251,20 +258,19 @@ struct Overdue<'a> {
     seat: &'a Seat,
     sequence: u64,
     clock: Option<Clock<'a>>,
-    /// Its seat no longer counts as serving.
-    left: bool,
 }
 
 impl<'a> Overdue<'a> {
     fn new(seat: &'a Seat, sequence: u64) -> Self {
-        let begun = seat.current.lock().as_ref().map(|current| current.begun);
-        let begun = begun.unwrap_or_else(Instant::now);
+        let begun = match &*seat.current.lock() {
+            Current::Running { begun, .. } => *begun,
+            _ => Instant::now(),
+        };
         let limiter = seat.limiter.as_ref();
         Self {
             seat,
             sequence,
             clock: limiter.map(|limiter| limiter.clock(begun)),
-            left: false,
         }
     }
 
@@ -274,11 +280,10 @@ impl<'a> Overdue<'a> {
         let (Some(clock), Some(interrupter)) = (&mut self.clock, seat.interrupter.get()) else {
             return;
         };
-        let exchange = seat
-            .current
-            .lock()
-            .as_ref()
-            .map(|current| Arc::clone(&current.finished.exchange));
+        let exchange = match &*seat.current.lock() {
+            Current::Running { finished, .. } => Some(Arc::clone(&finished.exchange)),
+            _ => None,
+        };
         let runs = || seat.watch.runs(self.sequence);
         match clock.check(interrupter, exchange.as_deref(), runs) {
             Verdict::Fine => {}
@@ -290,11 +295,18 @@ impl<'a> Overdue<'a> {
     /// Answers a request whose script does not end, and does without its thread from now on.
     fn give_up(&self, reactor: &mut Reactor) {
         let seat = self.seat;
-        let Some(current) = seat.current.lock().take() else {
-            return; // it has just ended
+        let finished = {
+            let mut current = seat.current.lock();
+            match std::mem::replace(&mut *current, Current::GivenUp) {
+                Current::Running { finished, .. } => finished,
+                other => {
+                    *current = other;
+                    return; // it has just ended
+                }
+            }
         };
-        current.finished.exchange.give_up();
-        if let Some(finished) = current.finished.go_home() {
+        finished.exchange.give_up();
+        if let Some(finished) = finished.go_home() {
             finished.settle(reactor);
         }
         if let Some(limiter) = &seat.limiter {
@@ -313,10 +325,10 @@ impl<'a> Overdue<'a> {
             reactor.hand_over_ready();
             reactor.turn(Some(TICK));
         }
+        if !self.count_as_left() {
+            return; // it has ended after all, and so does this process: it has retired
+        }
         for signal in [Signal::TERM, Signal::KILL] {
-            if !self.seat.watch.runs(self.sequence) {
-                return; // it has ended after all, and so does this process: it has retired
-            }
             // A process may always signal itself.
             let _ = kill_process(getpid(), signal);
             thread::sleep(Duration::from_millis(100));
@@ -324,23 +336,27 @@ impl<'a> Overdue<'a> {
     }
 
     /// On ZTS, ends the process once all threads are done that can be.
-    fn leave(&mut self, reactor: &mut Reactor) {
-        if reactor.is_draining() && !self.left && reactor.is_finished() {
-            self.left = true;
-            self.seat.serving.fetch_sub(1, Ordering::SeqCst);
+    fn leave(&self, reactor: &mut Reactor) {
+        if reactor.is_draining() && reactor.is_finished() {
+            self.count_as_left();
         }
-        if self.left && self.seat.serving.load(Ordering::SeqCst) == 0 {
+        let left = matches!(*self.seat.current.lock(), Current::Left);
+        if left && self.seat.serving.load(Ordering::SeqCst) == 0 {
             exit_beside_stuck_thread(0);
         }
     }
-}
 
-impl Drop for Overdue<'_> {
-    /// The request has ended, late.
-    fn drop(&mut self) {
-        if self.left {
-            self.seat.serving.fetch_add(1, Ordering::SeqCst);
+    /// False when the request has ended after all.
+    fn count_as_left(&self) -> bool {
+        let mut current = self.seat.current.lock();
+        if matches!(*current, Current::GivenUp) {
+            *current = Current::Left;
+            self.seat.serving.fetch_sub(1, Ordering::SeqCst);
+            if let Some(limiter) = &self.seat.limiter {
+                limiter.left();
+            }
         }
+        matches!(*current, Current::Left)
     }
 }
 

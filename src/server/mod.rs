@@ -258,11 +258,9 @@ fn limiter(
         on_stuck: Box::new(move || {
             if is_zts() {
                 reports.send(WorkerMessage::ThreadStuck);
-            } else {
-                // The request has been answered, so it does not die with this process.
-                slot.request_finished();
             }
         }),
+        on_left: Box::new(move || slot.request_finished()),
     };
     TimeLimiter::new(&config.name, &config.time_limits, slow_log, hooks).map(Arc::new)
 }

@@ -15,7 +15,7 @@
 //! What does not end this way waits where PHP does not look for interrupts: for a database, a shell command, another server; or is
 //! busy in one function of PHP's. On NTS the process is ended then, on ZTS it is replaced while its other threads go on.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
@@ -23,7 +23,7 @@ use rustix::process::getpid;
 use super::exchange::Exchange;
 use super::slow_log::SlowLog;
 use crate::config::TimeLimits;
-use crate::engine::{Interrupter, RequestInfo, Running, Stage};
+use crate::engine::{Backtrace, Interrupter, RequestInfo, Running, Stage};
 use crate::log;
 
 /// How long a script may take to end after it has been asked to.
@@ -50,6 +50,8 @@ pub(crate) struct Hooks {
     /// A request of this process does not end. It has been answered; its PHP thread is lost. On NTS the process ends next, on ZTS
     /// it is to be replaced while its other threads finish.
     pub(crate) on_stuck: Box<dyn Fn() + Send + Sync>,
+    /// The process is about to end beside that request, which counts as finished then.
+    pub(crate) on_left: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The clock of one request that takes long.
@@ -119,20 +121,33 @@ impl TimeLimiter {
         (self.hooks.on_stuck)();
     }
 
-    /// A line of the error log about a request.
-    pub(super) fn warn(&self, text: fmt::Arguments<'_>) {
-        let pid = getpid();
-        log::warning(format_args!("[pool {}] child {pid}{text}", self.pool));
+    /// [`Hooks::on_left`]
+    pub(super) fn left(&self) {
+        (self.hooks.on_left)();
     }
 
-    fn describe(&self, info: &RequestInfo, what: &str, after: Duration, then: &str) {
-        self.warn(format_args!(
-            ", script '{}' (request: \"{}\") {what} ({}.{:06} sec), {then}",
+    /// Says in php-fpm's words what has become of a request, and with `backtrace` what it was running, all at once.
+    fn report(
+        &self,
+        info: &RequestInfo,
+        what: &str,
+        after: Duration,
+        then: &str,
+        backtrace: Option<&Backtrace>,
+    ) {
+        let head = format!("[pool {}] child {}", self.pool, getpid());
+        let mut text = format!(
+            "{head}, script '{}' (request: \"{}\") {what} ({}.{:06} sec), {then}",
             purified(&info.script),
             Line(info),
             after.as_secs(),
             after.subsec_micros()
-        ));
+        );
+        for line in backtrace.iter().flat_map(|backtrace| backtrace.lines()) {
+            // A `String` cannot fail to take text.
+            let _ = write!(text, "\n{head}   {line}");
+        }
+        log::warning(format_args!("{text}"));
     }
 }
 
@@ -181,7 +196,7 @@ impl Clock<'_> {
         let limiter = self.limiter;
         let depth = usize::try_from(limiter.limits.slowlog_trace_depth).unwrap_or(usize::MAX);
         let backtrace = running.backtrace(depth);
-        limiter.describe(&info, "executing too slow", after, "logging");
+        limiter.report(&info, "executing too slow", after, "logging", None);
         (limiter.hooks.on_slow)();
         let pid = getpid();
         log::notice(format_args!("about to trace {pid}"));
@@ -213,11 +228,13 @@ impl Clock<'_> {
                 if let Some(exchange) = exchange {
                     exchange.expire();
                 }
-                self.limiter
-                    .describe(&info, "execution timed out", after, "terminating");
-                for line in backtrace.lines() {
-                    self.limiter.warn(format_args!("   {line}"));
-                }
+                self.limiter.report(
+                    &info,
+                    "execution timed out",
+                    after,
+                    "terminating",
+                    Some(&backtrace),
+                );
             }
             Phase::Stopping(since) => {
                 if !running.is_stop_pending() {
@@ -258,11 +275,10 @@ impl Clock<'_> {
         } else {
             "killing the process"
         };
+        let backtrace = running.backtrace(REPORT_DEPTH);
+        let what = "did not end when it was told to";
         self.limiter
-            .describe(&info, "did not end when it was told to", waited, then);
-        for line in running.backtrace(REPORT_DEPTH).lines() {
-            self.limiter.warn(format_args!("   {line}"));
-        }
+            .report(&info, what, waited, then, Some(&backtrace));
         Verdict::Hopeless
     }
 }
