@@ -132,6 +132,12 @@ static PHP_MINIT_FUNCTION(fe_php)
 #endif
 	REGISTER_INI_ENTRIES();
 	fe_php_interrupt_startup();
+#ifdef ZTS
+	/* Until the first request they are what malloc has left there, and OPcache looks at them when it preloads as another
+	 * user (preload_load). */
+	EG(function_table) = NULL;
+	EG(class_table) = NULL;
+#endif
 	return SUCCESS;
 }
 
