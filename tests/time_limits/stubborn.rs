@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{terminate, timed_out};
 use crate::support::php::is_zts;
 use crate::support::process::Identity;
-use crate::support::server::{Builder, READY, Server};
+use crate::support::server::{Builder, Server};
 use crate::support::wait_until;
 
 /// Two workers: somebody must serve on.
@@ -17,7 +17,9 @@ fn two() -> Builder {
         .ini("pcre.backtrack_limit=1000000000000")
 }
 
-/// What the server says when it gives up.
+/// What the server says when a new pool process serves.
+const TAKEN_OVER: &str = "has taken over";
+/// What it says when it gives up.
 const GAVE_UP: &str = "did not end when it was told to (1.000000 sec), ";
 
 /// Runs `source`, which waits in `function`, while other requests go on; only the stubborn one may notice anything.
@@ -27,7 +29,7 @@ fn gives_up(s: &Server, source: &str, function: &str) {
         "short.php",
         "<?php usleep(20000); echo 'right ', $_GET['n'];",
     );
-    let ready = s.log().count(READY);
+    let successors = s.log().count(TAKEN_OVER);
     let workers: Vec<Identity> = s
         .worker_pids()
         .into_iter()
@@ -77,7 +79,7 @@ fn gives_up(s: &Server, source: &str, function: &str) {
     s.expect_log(&format!("{function}() [internal]"));
     if is_zts() {
         s.expect_log("its thread is lost and the process will be replaced");
-        s.log().expect_count(READY, ready + 1);
+        s.log().expect_count(TAKEN_OVER, successors + 1);
         wait_until("the old process ends", || {
             !workers.iter().any(Identity::is_running)
         });
