@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::net::getpeername;
 
+use super::exchange::Account;
 use super::output::Output;
 use super::pages::Pages;
 use crate::log::{AccessLog, AccessRecord, AccessWriter, CpuTime, PhpMessage, WorkerStderr};
-use crate::request::{RequestEnd, RequestStart, ResponseHead, StatusArrays};
+use crate::request::{RequestEnd, RequestStart, StatusArrays};
 use crate::scoreboard::{Moment, RequestInfo, Worker};
 
 /// The books of one PHP thread.
@@ -86,8 +87,16 @@ impl Books {
         }
     }
 
-    /// A request begins.
-    pub(super) fn begin(&mut self, start: &RequestStart<'_>) {
+    /// The thread waits for the next request.
+    pub(super) fn idle(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.accepting(Moment::now());
+        }
+    }
+}
+
+impl Account for &mut Books {
+    fn begin(&mut self, start: &RequestStart<'_>) {
         self.accepted = Moment::now();
         self.status = 200;
         self.is_open = true;
@@ -127,32 +136,23 @@ impl Books {
         }
     }
 
-    /// Sees what the answer begins with; passes it on.
-    pub(super) fn head<T>(
-        &mut self,
-        head: ResponseHead<'_>,
-        next: impl FnOnce(ResponseHead<'_>) -> T,
-    ) -> T {
-        self.status = head.status;
-        let Some(access) = self.access.as_mut().filter(|access| access.needs_headers) else {
-            return next(head);
-        };
-        let lines: Vec<&[u8]> = head.headers.collect();
-        for line in &lines {
-            access.headers.extend_from_slice(line);
-            access.headers.push(b'\n');
-        }
-        next(ResponseHead {
-            status: head.status,
-            status_line: head.status_line,
-            nph: head.nph,
-            rfc2616_headers: head.rfc2616_headers,
-            headers: &mut lines.into_iter(),
-        })
+    fn wants_headers(&self) -> bool {
+        self.access
+            .as_ref()
+            .is_some_and(|access| access.needs_headers)
     }
 
-    /// The request is over but for the end of its answer.
-    pub(super) fn end(&mut self, end: &RequestEnd<'_>, output: &Output) {
+    fn head(&mut self, status: u16, lines: &[&[u8]]) {
+        self.status = status;
+        if let Some(access) = &mut self.access {
+            for line in lines {
+                access.headers.extend_from_slice(line);
+                access.headers.push(b'\n');
+            }
+        }
+    }
+
+    fn end(&mut self, end: &RequestEnd<'_>, output: &Output) {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
@@ -193,16 +193,8 @@ impl Books {
         }
     }
 
-    /// The thread waits for the next request.
-    pub(super) fn idle(&mut self) {
-        if let Some(worker) = &mut self.worker {
-            worker.accepting(Moment::now());
-        }
-    }
-
-    /// For `fpm_get_status()`.
-    pub(super) fn status(&self) -> StatusArrays {
-        self.pages.php_status()
+    fn status(&self) -> Option<StatusArrays> {
+        Some(self.pages.php_status())
     }
 }
 

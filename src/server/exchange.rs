@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::body::BodyPipe;
-use super::books::Books;
 use super::output::Output;
 use super::status_line::write_status;
 use crate::fastcgi::{HEADER_LEN, ProtocolStatus, RecordType, encoder};
@@ -280,33 +279,84 @@ const TIMED_OUT: &[u8] =
 
 /// The sink that PHP writes to.
 #[derive(Debug)]
-pub(crate) struct FastcgiSink<'b> {
+pub(crate) struct FastcgiSink<A: Account> {
     exchange: Arc<Exchange>,
-    books: &'b mut Books,
+    account: A,
 }
 
-impl<'b> FastcgiSink<'b> {
-    pub(crate) fn new(exchange: Arc<Exchange>, books: &'b mut Books) -> Self {
-        Self { exchange, books }
+/// Who keeps account of requests.
+pub(crate) trait Account {
+    /// A request begins.
+    fn begin(&mut self, start: &RequestStart<'_>);
+
+    /// Whether [`head`](Self::head) is to have the header lines.
+    fn wants_headers(&self) -> bool;
+
+    /// The answer begins.
+    fn head(&mut self, status: u16, lines: &[&[u8]]);
+
+    /// The request is over but for the end of its answer.
+    fn end(&mut self, end: &RequestEnd<'_>, output: &Output);
+
+    /// For `fpm_get_status()`.
+    fn status(&self) -> Option<StatusArrays>;
+}
+
+/// Nobody does, in tests of the protocol.
+#[cfg(any(test, fuzzing))]
+#[derive(Debug)]
+pub(crate) struct NoAccount;
+
+#[cfg(any(test, fuzzing))]
+impl Account for NoAccount {
+    fn begin(&mut self, _: &RequestStart<'_>) {}
+
+    fn wants_headers(&self) -> bool {
+        false
+    }
+
+    fn head(&mut self, _: u16, _: &[&[u8]]) {}
+
+    fn end(&mut self, _: &RequestEnd<'_>, _: &Output) {}
+
+    fn status(&self) -> Option<StatusArrays> {
+        None
     }
 }
 
-impl ResponseSink for FastcgiSink<'_> {
+impl<A: Account> FastcgiSink<A> {
+    pub(crate) fn new(exchange: Arc<Exchange>, account: A) -> Self {
+        Self { exchange, account }
+    }
+}
+
+impl<A: Account> ResponseSink for FastcgiSink<A> {
     fn begin(&mut self, start: &RequestStart<'_>) {
-        self.books.begin(start);
+        self.account.begin(start);
     }
 
     fn ending(&mut self, end: &RequestEnd<'_>) {
-        self.books.end(end, self.exchange.output());
+        self.account.end(end, self.exchange.output());
     }
 
     fn status(&mut self) -> Option<StatusArrays> {
-        Some(self.books.status())
+        self.account.status()
     }
 
     fn head(&mut self, head: ResponseHead<'_>) -> Result<(), ClientGone> {
-        let exchange = &self.exchange;
-        self.books.head(head, |head| exchange.head(head))
+        if !self.account.wants_headers() {
+            self.account.head(head.status, &[]);
+            return self.exchange.head(head);
+        }
+        let lines: Vec<&[u8]> = head.headers.collect();
+        self.account.head(head.status, &lines);
+        self.exchange.head(ResponseHead {
+            status: head.status,
+            status_line: head.status_line,
+            nph: head.nph,
+            rfc2616_headers: head.rfc2616_headers,
+            headers: &mut lines.into_iter(),
+        })
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), ClientGone> {
@@ -334,7 +384,7 @@ impl ResponseSink for FastcgiSink<'_> {
     }
 }
 
-impl Drop for FastcgiSink<'_> {
+impl<A: Account> Drop for FastcgiSink<A> {
     /// A request always ends: when it was not executed, or panicked, its client must not wait.
     fn drop(&mut self) {
         let _ = self.exchange.end(ProtocolStatus::RequestComplete);

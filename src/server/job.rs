@@ -11,7 +11,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::books::Books;
-use super::exchange::{Exchange, FastcgiSink};
+use super::exchange::{Account, Exchange, FastcgiSink};
 use super::reactor::wake;
 use super::script::{ScriptSettings, resolve};
 use crate::engine::{Outcome, PhpThread, execute};
@@ -126,7 +126,7 @@ fn answer_page(
     variables: &Variables,
     body: &Body,
     exchange: &Exchange,
-    books: &mut Books,
+    mut books: &mut Books,
 ) {
     let value = |name: &[u8]| variables.get(name).unwrap_or_default();
     let length = std::str::from_utf8(value(b"CONTENT_LENGTH")).ok();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::request::{StatusArrays, StatusValue};
 use crate::scoreboard::{Moment, OpcacheFigures, RequestInfo, Scoreboard};
 
 /// When the pool of these tests was started.
@@ -465,8 +466,8 @@ fn array_of_fpm_get_status_has_php_fpms_keys() {
         php_version: (8, 2),
         utc_offset: |_| 0,
     };
-    let PhpStatus { pool, procs } = php_status(&snapshot(), &context);
-    let keys = |array: &[(&'static str, PhpValue)]| -> Vec<&'static str> {
+    let StatusArrays { pool, procs } = php_status(&snapshot(), &context);
+    let keys = |array: &[(&'static str, StatusValue)]| -> Vec<&'static str> {
         array.iter().map(|(key, _)| *key).collect()
     };
     assert_eq!(
@@ -479,8 +480,8 @@ fn array_of_fpm_get_status_has_php_fpms_keys() {
         "pid state start-time start-since requests request-duration request-method request-uri query-string \
          request-length user script last-request-cpu last-request-memory"
     );
-    assert_eq!(pool[4].1, PhpValue::Long(3));
-    assert_eq!(procs[0][1].1, PhpValue::String(b"Running".to_vec()));
-    assert_eq!(procs[1][7].1, PhpValue::String(Vec::new()));
-    assert_eq!(procs[1][12].1, PhpValue::Double(25.0));
+    assert_eq!(pool[4].1, StatusValue::Long(3));
+    assert_eq!(procs[0][1].1, StatusValue::String(b"Running".to_vec()));
+    assert_eq!(procs[1][7].1, StatusValue::String(Vec::new()));
+    assert_eq!(procs[1][12].1, StatusValue::Double(25.0));
 }

@@ -315,7 +315,7 @@ impl Session {
         let Job { exchange, body, .. } = self.world.ready.remove(job);
         self.scripts.push(Script {
             request: self.live(exchange.id()),
-            sink: FastcgiSink::new(exchange),
+            sink: FastcgiSink::new(exchange, NoAccount),
             body,
             read: 0,
             finished: false,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use super::connection::{Connection, Surroundings};
-use super::exchange::FastcgiSink;
+use super::exchange::{FastcgiSink, NoAccount};
 use super::job::Job;
 use super::output::Output;
 use crate::config::Limits;
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// The client sends no more; whatever it had begun ends, and nothing stays behind. Answers what it still reads.
-    fn leave(mut self, running: Vec<FastcgiSink>) -> Vec<Answer> {
+    fn leave(mut self, running: Vec<FastcgiSink<NoAccount>>) -> Vec<Answer> {
         self.connection.close_input(&mut self.held);
         self.check_held();
         assert_eq!(self.held, self.held_elsewhere);
@@ -182,7 +182,7 @@ impl World {
                 // It would wait here for ever if its end were not said.
                 body.read_to_end(&mut Vec::new()).expect("a body");
             }
-            drop(FastcgiSink::new(job.exchange));
+            drop(FastcgiSink::new(job.exchange, NoAccount));
         }
         drop(running);
         let seen = self.read();

@@ -11,7 +11,7 @@ pub(super) fn run(data: &[u8]) {
     let mut choices = Choices::new(data);
     let mut world = World::new(&mut choices);
     let as_it_is = choices.byte() & 1 == 0;
-    let mut running: Vec<FastcgiSink> = Vec::new();
+    let mut running: Vec<FastcgiSink<NoAccount>> = Vec::new();
     let mut answered = 0;
     let mut wire = Vec::new();
     let mut seen = Vec::new();
@@ -23,7 +23,7 @@ pub(super) fn run(data: &[u8]) {
                 let job = world
                     .ready
                     .remove(usize::from(step >> 3) % world.ready.len());
-                running.push(FastcgiSink::new(job.exchange));
+                running.push(FastcgiSink::new(job.exchange, NoAccount));
             }
             // Write for one of those that run, or end it.
             1 if !running.is_empty() => {

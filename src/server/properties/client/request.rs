@@ -6,7 +6,7 @@ use std::io::Read;
 use crate::fastcgi::ProtocolStatus;
 use crate::fastcgi::properties::{Choices, record};
 use crate::request::Body;
-use crate::server::exchange::FastcgiSink;
+use crate::server::exchange::{FastcgiSink, NoAccount};
 
 /// What the server knows once it has a record.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ pub(super) enum Kind {
 /// A request that runs.
 pub(super) struct Script {
     pub(super) request: usize,
-    pub(super) sink: FastcgiSink,
+    pub(super) sink: FastcgiSink<NoAccount>,
     pub(super) body: Body,
     pub(super) read: usize,
     /// After fastcgi_finish_request().

@@ -1,6 +1,7 @@
 //! `src/server/job.rs` without the engine that runs it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::exchange::Exchange;
 use crate::fastcgi::ProtocolStatus;
@@ -13,6 +14,7 @@ pub(crate) struct Job {
     pub(super) variables: Variables,
     pub(super) body: Body,
     pub(super) keep_conn: bool,
+    pub(super) ready: Instant,
     pub(super) home: Option<Arc<Home>>,
 }
 
