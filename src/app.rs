@@ -9,6 +9,7 @@ use crate::cli::{Cli, Command, Invocation, parse};
 use crate::config::{GlobalConfig, IniConfig, IniMode, PoolConfig};
 use crate::engine::{Engine, is_zts, php_version};
 use crate::supervisor::Launch;
+use crate::supervisor::messages::PhpFacts;
 use crate::supervisor::reload::{self, Program};
 use crate::supervisor::sockets::Inherited;
 use crate::{bench, log, server, supervisor, zygote};
@@ -93,7 +94,7 @@ fn run(launch: Launch) -> ExitCode {
 }
 
 /// PHP's module startup, in the pool process.
-fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
+fn start_php(config: &PoolConfig) -> Result<(StartedPhp, PhpFacts), String> {
     let engine =
         Engine::start(&startup_ini(config), log_from_php).map_err(|error| error.to_string())?;
     if !config.pcntl {
@@ -104,7 +105,11 @@ fn start_php(config: &PoolConfig) -> Result<StartedPhp, String> {
         Ok(guard) => std::mem::forget(guard),
         Err(error) => return Err(format!("OPcache's lock file cannot be locked: {error}")),
     }
-    Ok(Arc::new(engine))
+    let facts = PhpFacts {
+        version: php_version().to_owned(),
+        expose_php: engine.exposes_php(),
+    };
+    Ok((Arc::new(engine), facts))
 }
 
 type StartedPhp = Arc<Engine>;

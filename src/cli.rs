@@ -239,6 +239,7 @@ impl Fpm {
                 connections: limits.max_connections,
                 queue: limits.queue,
                 requests_per_connection: limits.requests_per_connection,
+                announces_multiplexing: true,
                 request_header_timeout: limits.request_header_timeout,
                 output_buffer: limits.output_buffer,
             },

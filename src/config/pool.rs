@@ -246,6 +246,9 @@ pub(crate) struct Limits {
     pub(crate) queue: u32,
     /// Requests that may be open at once on one connection.
     pub(crate) requests_per_connection: u32,
+    /// What FCGI_GET_VALUES is told of FCGI_MPXS_CONNS. In php-fpm's place it is what php-fpm says, 0; clients that multiplex
+    /// without asking are served all the same.
+    pub(crate) announces_multiplexing: bool,
     /// Time from the first byte of a request to the end of its params (and of a body that is held in memory).
     pub(crate) request_header_timeout: Duration,
     /// Response bytes that may wait for a slow client before the script has to wait too.
@@ -316,6 +319,7 @@ impl Default for Limits {
             connections: 20_000,
             queue: 4096,
             requests_per_connection: 128,
+            announces_multiplexing: false,
             request_header_timeout: Duration::from_secs(60),
             output_buffer: 256 << 10,
         }

@@ -227,6 +227,7 @@ impl Typer<'_> {
                 0 => u32::MAX,
                 queue => queue,
             },
+            announces_multiplexing: default.announces_multiplexing,
             requests_per_connection: count(
                 Key::LimitRequestsPerConnection,
                 default.requests_per_connection,

@@ -9,10 +9,10 @@ use rustix::net::getpeername;
 
 use super::exchange::Account;
 use super::output::Output;
-use super::pages::Pages;
 use crate::log::{AccessLog, AccessRecord, AccessWriter, CpuTime, PhpMessage, WorkerStderr};
 use crate::request::{RequestEnd, RequestStart, StatusArrays};
 use crate::scoreboard::{Moment, RequestInfo, Worker};
+use crate::status::Pages;
 
 /// The books of one PHP thread.
 #[derive(Debug)]

@@ -461,12 +461,11 @@ impl Connection {
     }
 
     /// Requests whose method has no body run as soon as their params are there, even if the peer never sends the empty
-    /// FCGI_STDIN (php-fpm does not wait for it either). Should a body come all the same, it is streamed.
+    /// FCGI_STDIN (php-fpm does not wait for it either). Should a body come all the same, it is streamed, from what has come of it.
     fn dispatch_bodiless(&mut self, around: &mut Surroundings<'_>) {
         while let Some(id) = self.open.iter().find_map(|open| match &open.state {
             State::Collecting(collecting)
                 if collecting.declared.is_none()
-                    && collecting.body.is_empty()
                     && matches!(
                         collecting.variables.get(b"REQUEST_METHOD"),
                         Some(b"GET" | b"HEAD") | None

@@ -15,7 +15,7 @@ use super::exchange::{Account, Exchange, FastcgiSink};
 use super::reactor::wake;
 use super::script::{ScriptSettings, resolve};
 use crate::engine::{Outcome, PhpThread, execute};
-use crate::fastcgi::ProtocolStatus;
+use crate::fastcgi::{ProtocolStatus, RecordType};
 use crate::log;
 use crate::request::{Body, Request, RequestEnd, RequestStart, Variables};
 use crate::status::PageKind;
@@ -145,7 +145,7 @@ fn answer_page(
     let pages = Arc::clone(books.pages());
     let page = pages.page(kind, variables);
     // A client that has gone needs no page.
-    let _ = pages.send(&page, exchange);
+    let _ = exchange.forward(RecordType::Stdout, &page);
     books.end(
         &RequestEnd {
             variables,

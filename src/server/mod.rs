@@ -10,9 +10,10 @@ use signal_hook::consts::SIGQUIT;
 
 use crate::config::{ListenAddress, PoolConfig};
 use crate::descriptor::{first_high, high_fd};
-use crate::engine::{Engine, PhpThread, is_zts};
+use crate::engine::{Engine, PhpThread, is_zts, php_version};
 use crate::log::{self, AccessFormat, AccessLog, DEFAULT_ACCESS_FORMAT, LogFile, WorkerStderr};
 use crate::scoreboard::{Scoreboard, Slot};
+use crate::status::Pages;
 use crate::supervisor::messages::{Channel, Received, ToWorker};
 use crate::zygote::{Reports, WorkerLogs, WorkerMessage, WorkerProcess};
 
@@ -25,7 +26,6 @@ mod exchange;
 mod handover;
 mod job;
 mod output;
-mod pages;
 #[cfg(test)]
 mod properties;
 mod reactor;
@@ -39,7 +39,6 @@ mod watch;
 use allowed_clients::AllowedClients;
 use books::Books;
 pub(crate) use driver::PHP_STACK;
-use pages::Pages;
 use reactor::{Control, ThreadQueue};
 use slow_log::SlowLog;
 use time_limits::{Hooks, TimeLimiter};
@@ -79,6 +78,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     let pages = Arc::new(Pages::new(
         &worker.config,
         Arc::clone(&worker.scoreboard),
+        php_version(),
         worker.engine.exposes_php(),
     ));
     let quit = Arc::new(quit_signal()?);

@@ -24,9 +24,11 @@ mod escape;
 mod fields;
 mod formats;
 mod openmetrics;
+mod pages;
 mod php;
 mod time;
 
+pub(crate) use pages::Pages;
 pub(crate) use php::php_status;
 
 /// What a page says apart from the scoreboard's numbers.

@@ -93,11 +93,23 @@ impl Start {
     }
 }
 
+/// What the supervisor, which has no PHP, needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PhpFacts {
+    /// `PHP_VERSION`
+    pub(crate) version: String,
+    /// `expose_php`
+    pub(crate) expose_php: bool,
+}
+
 /// What a pool process tells the supervisor.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromPool {
     /// All worker processes serve.
-    Ready,
+    Ready {
+        /// The PHP that it runs.
+        php: PhpFacts,
+    },
     /// PHP did not start, or worker processes do not; the pool process exits.
     StartFailed {
         /// Why, for the log.
@@ -347,11 +359,11 @@ mod tests {
         let failed = FromPool::StartFailed {
             text: "x".repeat(100_000),
         };
-        ours.send(&FromPool::Ready, &[reader.as_fd(), writer.as_fd()])
+        ours.send(&FromPool::Flushed, &[reader.as_fd(), writer.as_fd()])
             .expect("sent");
         ours.send(&failed, &[]).expect("sent");
         let (first, descriptors) = message(&theirs);
-        assert_eq!((first, descriptors.len()), (FromPool::Ready, 2));
+        assert_eq!((first, descriptors.len()), (FromPool::Flushed, 2));
         for descriptor in &descriptors {
             let flags = rustix::io::fcntl_getfd(descriptor).expect("open");
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
@@ -370,11 +382,11 @@ mod tests {
         let (ours, theirs) = Channel::pair().expect("socketpair");
         let (reader, _writer) = std::io::pipe().expect("pipe");
         let most = vec![reader.as_fd(); MAX_DESCRIPTORS];
-        ours.send(&FromPool::Ready, &most).expect("sent");
+        ours.send(&FromPool::Flushed, &most).expect("sent");
         assert_eq!(message(&theirs).1.len(), MAX_DESCRIPTORS);
         let more = vec![reader.as_fd(); MAX_DESCRIPTORS + 1];
         assert!(matches!(
-            ours.send(&FromPool::Ready, &more),
+            ours.send(&FromPool::Flushed, &more),
             Err(MessageError::TooManyDescriptors(254))
         ));
     }

@@ -28,6 +28,7 @@ pub(crate) mod reload;
 mod signals;
 #[allow(unsafe_code)]
 pub(crate) mod sockets;
+mod status_listener;
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -15,6 +15,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
@@ -23,14 +24,16 @@ use tokio::task::JoinHandle;
 
 use super::SupervisorError;
 use super::generation::{EventKind, EventSender, Generation, Phase};
-use super::messages::{Channel, FromPool, ReopenedLogs, ReplaceReason, Start, ToPool};
+use super::messages::{Channel, FromPool, PhpFacts, ReopenedLogs, ReplaceReason, Start, ToPool};
 use super::process::{Exit, spawn_pool_process, watch_listener};
 use super::reload::{Handed, HandedGeneration};
 use super::sockets::PoolSockets;
-use crate::config::{ListenAddress, PoolConfig, ProcessManager};
+use super::status_listener;
+use crate::config::{ListenAddress, PhpBuild, PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
 use crate::log;
 use crate::scoreboard::{Lost, Scoreboard};
+use crate::status::Pages;
 use crate::zygote::Identity;
 
 /// See the module's documentation.
@@ -42,7 +45,9 @@ pub(super) struct Pool {
     sockets: Option<PoolSockets>,
     access_log: Option<OwnedFd>,
     slow_log: Option<OwnedFd>,
-    scoreboard: Scoreboard,
+    /// Tasks that answer at `pm.status_listen`.
+    status_listeners: Vec<JoinHandle<()>>,
+    scoreboard: Arc<Scoreboard>,
     scoreboard_fd: OwnedFd,
     /// Sending and receiving end. Held here too, so that connections on their way survive any process.
     handover: (OwnedFd, OwnedFd),
@@ -146,7 +151,8 @@ impl Pool {
             identity,
             processes,
             sockets,
-            scoreboard,
+            status_listeners: Vec::new(),
+            scoreboard: Arc::new(scoreboard),
             scoreboard_fd: high_fd(scoreboard_fd),
             handover,
             generations,
@@ -181,12 +187,51 @@ impl Pool {
 
     /// Starts serving: with a pool process, or for an ondemand pool with the wait for a connection.
     pub(super) fn start(&mut self) -> Result<(), SupervisorError> {
+        // Until PHP has started and knows better.
+        let [major, minor, patch] = PhpBuild::compiled().version;
+        self.listen_for_status(&PhpFacts {
+            version: format!("{major}.{minor}.{patch}"),
+            expose_php: true,
+        });
         let busy = self.generations.iter().any(|old| old.phase == Phase::Ready);
         if self.is_on_demand() && !busy {
             self.sleep();
             return Ok(());
         }
         self.start_generation()
+    }
+
+    /// Answers at `pm.status_listen`.
+    fn listen_for_status(&mut self, php: &PhpFacts) {
+        let sockets = self
+            .sockets
+            .as_ref()
+            .and_then(|sockets| sockets.status.as_ref());
+        let (Some(sockets), Some(address)) = (sockets, &self.config.status.listen) else {
+            return;
+        };
+        let pages = Arc::new(Pages::new(
+            &self.config,
+            Arc::clone(&self.scoreboard),
+            &php.version,
+            php.expose_php,
+        ));
+        for task in self.status_listeners.drain(..) {
+            task.abort();
+        }
+        for socket in sockets.descriptors() {
+            match socket.try_clone_to_owned() {
+                Ok(socket) => self.status_listeners.push(status_listener::spawn(
+                    high_fd(socket),
+                    address,
+                    Arc::clone(&pages),
+                )),
+                Err(error) => log::error(format_args!(
+                    "[pool {}] pm.status_listen is not served: {error}",
+                    self.config.name
+                )),
+            }
+        }
     }
 
     /// Whether it does what it is to do: serve, or wait for connections.
@@ -525,7 +570,7 @@ impl Pool {
             return Ok(());
         };
         match message {
-            FromPool::Ready if generation.phase == Phase::Starting => {
+            FromPool::Ready { php } if generation.phase == Phase::Starting => {
                 generation.phase = Phase::Ready;
                 let pid = generation.pid;
                 if self.stopping {
@@ -548,6 +593,7 @@ impl Pool {
                     ));
                 }
                 self.served = true;
+                self.listen_for_status(&php);
             }
             FromPool::StartFailed { text } => generation.failure = Some(text),
             FromPool::ReplaceMe { reason } if generation.phase == Phase::Ready => {
@@ -562,7 +608,7 @@ impl Pool {
                 generation.phase = Phase::Draining;
             }
             // Its successor is on its way; or the supervisor itself has listened.
-            FromPool::Ready
+            FromPool::Ready { .. }
             | FromPool::ReplaceMe { .. }
             | FromPool::Unused
             | FromPool::Flushed
@@ -736,6 +782,9 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.wake_up();
+        for task in &self.status_listeners {
+            task.abort();
+        }
     }
 }
 

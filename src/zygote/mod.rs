@@ -42,8 +42,8 @@ use crate::log::{self, LogFile, Pipes, Source};
 use crate::pm::Manager;
 use crate::scoreboard::{Lost, Scoreboard};
 use crate::supervisor::messages::{
-    Channel, FromPool, MessageError, Received, ReopenedLogs, ReplaceReason, Start, ToPool,
-    ToWorker, retry,
+    Channel, FromPool, MessageError, PhpFacts, Received, ReopenedLogs, ReplaceReason, Start,
+    ToPool, ToWorker, retry,
 };
 use crate::supervisor::process::{Exit, kill, reap};
 use crate::supervisor::sockets::SocketFile;
@@ -55,7 +55,7 @@ use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
 /// exit code it returns; it calls [`WorkerProcess::serving`] when it is ready. Call this on the main thread while there
 /// is no other, with nothing but the standard descriptors open.
 pub(crate) fn main<E>(
-    startup: impl FnOnce(&PoolConfig) -> Result<E, String>,
+    startup: impl FnOnce(&PoolConfig) -> Result<(E, PhpFacts), String>,
     run_worker: fn(WorkerProcess<E>) -> i32,
 ) -> i32 {
     // The program was started as /proc/self/exe, so its name in `ps` would be "exe".
@@ -90,6 +90,7 @@ struct PoolProcess<E> {
     start: Start,
     pid: Pid,
     engine: E,
+    php: PhpFacts,
     run_worker: fn(WorkerProcess<E>) -> i32,
     state: State,
     control: Channel,
@@ -139,7 +140,7 @@ enum State {
 impl<E> PoolProcess<E> {
     /// None if PHP did not start, which the supervisor has been told.
     fn start(
-        startup: impl FnOnce(&PoolConfig) -> Result<E, String>,
+        startup: impl FnOnce(&PoolConfig) -> Result<(E, PhpFacts), String>,
         run_worker: fn(WorkerProcess<E>) -> i32,
     ) -> Result<Option<Self>, MessageError> {
         let control = Channel::from_socket(high_fd(std::io::stdin().as_fd().try_clone_to_owned()?));
@@ -170,8 +171,8 @@ impl<E> PoolProcess<E> {
         let drain = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // What PHP opens for life (OPcache's lock file) stays clear of the numbers that some scripts close.
         let scripts_own = reserve_low()?;
-        let engine = match startup(&start.config) {
-            Ok(engine) => engine,
+        let (engine, php) = match startup(&start.config) {
+            Ok(started) => started,
             Err(text) => {
                 control.send(&FromPool::StartFailed { text }, &[])?;
                 return Ok(None);
@@ -192,6 +193,7 @@ impl<E> PoolProcess<E> {
             start,
             pid: getpid(),
             engine,
+            php,
             run_worker,
             state: State::Running,
             control,
@@ -457,7 +459,8 @@ impl<E> PoolProcess<E> {
         }
         if !self.ready && self.state == State::Running && self.children.all_serve() {
             self.ready = true;
-            self.tell_supervisor(&FromPool::Ready);
+            let php = self.php.clone();
+            self.tell_supervisor(&FromPool::Ready { php });
         }
     }
 

@@ -193,7 +193,14 @@ impl Reactor {
                     .to_string()
                     .into_bytes(),
             ),
-            (b"FCGI_MPXS_CONNS", b"1".to_vec()),
+            (
+                b"FCGI_MPXS_CONNS",
+                if limits.announces_multiplexing {
+                    b"1".to_vec()
+                } else {
+                    b"0".to_vec()
+                },
+            ),
         ];
         let now = Instant::now();
         let home = Arc::new(Home::new(Arc::clone(&sources.wake)));

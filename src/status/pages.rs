@@ -1,15 +1,12 @@
-//! The pages that a pool answers itself: status and ping.
+//! The pages that a pool answers itself, made of its configuration and scoreboard.
 
 use std::sync::Arc;
 
-use super::exchange::Exchange;
+use super::{PageKind, StatusContext, StatusRequest, is_head, php_status, ping, render};
 use crate::config::{PoolConfig, ProcessManager, StatusConfig};
-use crate::engine::php_version;
-use crate::fastcgi::RecordType;
 use crate::log;
-use crate::request::{ClientGone, StatusArrays, Variables};
+use crate::request::{StatusArrays, Variables};
 use crate::scoreboard::Scoreboard;
-use crate::status::{self, Page, PageKind, StatusContext, StatusRequest};
 
 /// Everything that these pages are made of.
 #[derive(Debug)]
@@ -24,8 +21,13 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    pub(crate) fn new(config: &PoolConfig, scoreboard: Arc<Scoreboard>, expose_php: bool) -> Self {
-        let version = php_version();
+    /// `version` is PHP's: `8.2.36`.
+    pub(crate) fn new(
+        config: &PoolConfig,
+        scoreboard: Arc<Scoreboard>,
+        version: &str,
+        expose_php: bool,
+    ) -> Self {
         let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
         Self {
             pool: config.name.clone(),
@@ -38,20 +40,17 @@ impl Pages {
     }
 
     /// Whether the request is for one of them.
-    pub(super) fn kind(&self, variables: &Variables) -> Option<PageKind> {
+    pub(crate) fn kind(&self, variables: &Variables) -> Option<PageKind> {
         if self.config.path.is_none() && self.config.ping_path.is_none() {
             return None;
         }
         PageKind::at(variables.get(b"SCRIPT_NAME")?, &self.config)
     }
 
-    /// Makes the page.
-    pub(super) fn page(&self, kind: PageKind, variables: &Variables) -> Page {
-        match kind {
-            PageKind::Ping => status::ping(
-                self.config.ping_response.as_deref(),
-                status::is_head(variables),
-            ),
+    /// Makes the page: headers, an empty line, the body.
+    pub(crate) fn page(&self, kind: PageKind, variables: &Variables) -> Vec<u8> {
+        let page = match kind {
+            PageKind::Ping => ping(self.config.ping_response.as_deref(), is_head(variables)),
             PageKind::Status => {
                 let request = StatusRequest::from_variables(variables);
                 let snapshot = if request.full {
@@ -59,13 +58,9 @@ impl Pages {
                 } else {
                     self.scoreboard.snapshot()
                 };
-                status::render(&snapshot, &self.context(), request)
+                render(&snapshot, &self.context(), request)
             }
-        }
-    }
-
-    /// Sends the page but for the end of the answer.
-    pub(super) fn send(&self, page: &Page, exchange: &Exchange) -> Result<(), ClientGone> {
+        };
         let mut bytes = Vec::with_capacity(page.body.len() + 256);
         let powered_by = self.powered_by.as_deref();
         let headers = powered_by.map(|version| ("X-Powered-By", version));
@@ -77,12 +72,12 @@ impl Pages {
         }
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&page.body);
-        exchange.forward(RecordType::Stdout, &bytes)
+        bytes
     }
 
     /// The same figures for a script.
-    pub(super) fn php_status(&self) -> StatusArrays {
-        status::php_status(&self.scoreboard.full_snapshot(), &self.context())
+    pub(crate) fn php_status(&self) -> StatusArrays {
+        php_status(&self.scoreboard.full_snapshot(), &self.context())
     }
 
     fn context(&self) -> StatusContext<'_> {

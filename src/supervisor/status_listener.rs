@@ -1,0 +1,140 @@
+//! `pm.status_listen`: status and ping pages at an address of their own, which the supervisor answers itself: also while all
+//! workers of the pool are busy, and without counting as one of its requests.
+//!
+//! php-fpm has a pool of workers there, which would run any script; here everything else is answered 404.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::config::{Limits, ListenAddress};
+use crate::fastcgi::{Decoder, DecoderLimits, Event, ProtocolStatus, RecordType, encoder};
+use crate::log;
+use crate::request::Variables;
+use crate::status::Pages;
+
+/// Answers at `socket`, which listens at `address`, until the task is aborted.
+pub(super) fn spawn(socket: OwnedFd, address: &ListenAddress, pages: Arc<Pages>) -> JoinHandle<()> {
+    let is_unix = matches!(address, ListenAddress::Unix(_));
+    tokio::spawn(async move {
+        let served = if is_unix {
+            serve_unix(socket, pages).await
+        } else {
+            serve_tcp(socket, pages).await
+        };
+        if let Err(error) = served {
+            log::error(format_args!("pm.status_listen is not served: {error}"));
+        }
+    })
+}
+
+async fn serve_unix(socket: OwnedFd, pages: Arc<Pages>) -> io::Result<()> {
+    let listener = UnixListener::from_std(socket.into())?;
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let (Ok(permit), Ok((stream, _))) = (
+            Arc::clone(&room).acquire_owned().await,
+            listener.accept().await,
+        ) else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let pages = Arc::clone(&pages);
+        tokio::spawn(async move {
+            answer_in_time(stream, &pages).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_tcp(socket: OwnedFd, pages: Arc<Pages>) -> io::Result<()> {
+    let listener = TcpListener::from_std(socket.into())?;
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let (Ok(permit), Ok((stream, _))) = (
+            Arc::clone(&room).acquire_owned().await,
+            listener.accept().await,
+        ) else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let pages = Arc::clone(&pages);
+        tokio::spawn(async move {
+            answer_in_time(stream, &pages).await;
+            drop(permit);
+        });
+    }
+}
+
+/// A client that goes, sends nonsense or takes too long gets no more answers, which is all there is to do about it.
+async fn answer_in_time(stream: impl AsyncRead + AsyncWrite + Unpin, pages: &Pages) {
+    let _ = tokio::time::timeout(LONGEST, answer(stream, pages)).await;
+}
+
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    pages: &Pages,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let limits = Limits::default();
+    let mut decoder = Decoder::new(DecoderLimits {
+        params_size: limits.params_size,
+        params_count: limits.params_count,
+        requests: 1,
+    });
+    let mut input = Vec::new();
+    loop {
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        let mut output = Vec::new();
+        let mut close = false;
+        let mut rest = input.as_slice();
+        while let Some(event) = decoder.decode(&mut rest)? {
+            match event {
+                Event::Request {
+                    id,
+                    keep_conn,
+                    variables,
+                    ..
+                } => {
+                    let page = page(pages, &variables);
+                    encoder::push_stream(&mut output, RecordType::Stdout, id, &page);
+                    encoder::push_stream_end(&mut output, RecordType::Stdout, id);
+                    encoder::push_end_request(&mut output, id, 0, ProtocolStatus::RequestComplete);
+                    close |= !keep_conn;
+                }
+                Event::StdinEnd { id } | Event::Abort { id } => decoder.end_request(id),
+                // A body is of no use to a page; other questions are for the pool's own address.
+                _ => {}
+            }
+        }
+        let used = input.len() - rest.len();
+        input.drain(..used);
+        stream.write_all(&output).await?;
+        if close {
+            return Ok(());
+        }
+    }
+}
+
+fn page(pages: &Pages, variables: &Variables) -> Vec<u8> {
+    match pages.kind(variables) {
+        Some(kind) => pages.page(kind, variables),
+        None => b"Status: 404 Not Found\r\nContent-type: text/html; charset=UTF-8\r\n\r\nFile not found.\n".to_vec(),
+    }
+}
+
+/// Connections at once; more wait.
+const CONNECTIONS: usize = 64;
+
+/// A kept-alive connection is closed after this time.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
