@@ -19,10 +19,11 @@ impl PhpMessage {
 
     fn with_settings(settings: Settings, message: &[u8]) -> Self {
         // No time: whoever reads standard error adds that.
-        let head: &[u8] = if settings.level <= Level::Notice {
-            b"NOTICE: "
-        } else {
-            b""
+        let head: &[u8] = match settings.level {
+            // Where php-fpm writes it (zlog_print_format).
+            Level::Debug => b"NOTICE: sapi_cgi_log_message(), line 1: ",
+            Level::Notice => b"NOTICE: ",
+            Level::Warning | Level::Error | Level::Alert => b"",
         };
         let mut line = [head, b"PHP message: ", message].concat();
         // The end of the line counts.

@@ -237,6 +237,7 @@ impl<E> PoolProcess<E> {
                 self.tell_supervisor(&FromPool::StartFailed { text });
                 self.stop();
             }
+            self.look_whether_ready();
             let waited = self.wait();
             for (pid, source) in waited.output {
                 self.children.read_output(pid, source);
@@ -457,6 +458,10 @@ impl<E> PoolProcess<E> {
                 (WorkerMessage::Serving | WorkerMessage::Leaving, None) => {}
             }
         }
+    }
+
+    /// Says once that this generation serves; one of an ondemand pool does so without a worker process.
+    fn look_whether_ready(&mut self) {
         if !self.ready && self.state == State::Running && self.children.all_serve() {
             self.ready = true;
             let php = self.php.clone();
