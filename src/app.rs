@@ -88,6 +88,9 @@ fn run(launch: Launch) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error(format_args!("{error}"));
+            if error.is_initialization() {
+                log::error(format_args!("FPM initialization failed"));
+            }
             exit_code(error.exit_code())
         }
     }

@@ -247,6 +247,8 @@ pub struct RequestEnd<'r> {
     pub variables: &'r Variables,
     /// `zend_memory_peak_usage(1)`, in bytes.
     pub memory_peak: usize,
+    /// `SG(sapi_headers).http_response_code`: what the script set last, whether or not the client got that.
+    pub status: u16,
     /// `SG(request_info).auth_user`
     pub auth_user: &'r [u8],
 }

@@ -84,6 +84,15 @@ pub(crate) enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// Whether the system is to choose the port.
+    pub(crate) fn has_any_port(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.port() == 0,
+            Self::Inet(text) => text.rsplit(':').next() == Some("0"),
+            Self::Unix(_) => false,
+        }
+    }
+
     /// What `listen` of php-fpm.conf means: TCP if there is a colon, or if there is nothing but digits. A path is
     /// absolute already, by the rules for prefixes.
     pub(crate) fn from_directive(text: &str) -> Self {

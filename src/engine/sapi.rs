@@ -177,6 +177,7 @@ extern "C" fn ending(context: *mut c_void, end: *const ffi::fe_php_end) {
         context.sink.ending(&RequestEnd {
             variables: context.variables,
             memory_peak: end.memory_peak,
+            status: u16::try_from(end.status).unwrap_or(0),
             auth_user: lent(end.auth_user.ptr, end.auth_user.len),
         });
     });

@@ -87,7 +87,8 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    const fn name(self) -> &'static str {
+    /// As it stands in lines.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Debug => "DEBUG",
             Self::Notice => "NOTICE",

@@ -206,6 +206,14 @@ impl Scoreboard {
             .sum()
     }
 
+    /// Whether a worker process of a generation before this one takes requests.
+    pub(crate) fn serves_before(&self, generation: u32) -> bool {
+        self.used_cells().iter().any(|cells| {
+            cells.state.load(Ordering::Relaxed) == State::Serving as u32
+                && cells.generation.load(Ordering::Relaxed) < generation
+        })
+    }
+
     /// Connections that the pool's processes have open.
     pub(crate) fn connections(&self) -> u32 {
         load(&self.header().connections)

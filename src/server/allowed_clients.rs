@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::net::getpeername;
 
-use crate::log;
+use crate::log::Level;
 
 /// The addresses in `listen.allowed_clients`.
 ///
@@ -53,7 +53,7 @@ impl AllowedClients {
     pub(crate) fn of_pool(directive: Option<&str>) -> Self {
         let (clients, errors) = Self::parse(directive);
         for error in errors {
-            log::error(format_args!("{error}"));
+            super::say(Level::Error, &error);
         }
         clients
     }
@@ -73,10 +73,13 @@ impl AllowedClients {
         };
         let is_allowed = self.allows(peer.ip());
         if !is_allowed {
-            log::error(format_args!(
-                "Connection disallowed: IP address '{}' has been dropped.",
-                peer.ip().to_canonical()
-            ));
+            super::say(
+                Level::Error,
+                &format_args!(
+                    "Connection disallowed: IP address '{}' has been dropped.",
+                    peer.ip().to_canonical()
+                ),
+            );
         }
         is_allowed
     }

@@ -9,7 +9,9 @@ use rustix::net::getpeername;
 
 use super::exchange::Account;
 use super::output::Output;
-use crate::log::{AccessLog, AccessRecord, AccessWriter, CpuTime, PhpMessage, WorkerStderr};
+use crate::log::{
+    self, AccessLog, AccessRecord, AccessWriter, CpuTime, Level, PhpMessage, WorkerStderr,
+};
 use crate::request::{RequestEnd, RequestStart, StatusArrays};
 use crate::scoreboard::{Moment, RequestInfo, Worker};
 use crate::status::Pages;
@@ -24,8 +26,6 @@ pub(crate) struct Books {
     /// What the request in hand began with.
     accepted: Moment,
     cpu: Option<CpuTime>,
-    /// Of the answer.
-    status: u16,
     is_open: bool,
 }
 
@@ -69,7 +69,6 @@ impl Books {
             stderr,
             accepted: Moment::now(),
             cpu: None,
-            status: 200,
             is_open: false,
         };
         books.idle();
@@ -98,7 +97,6 @@ impl Books {
 impl Account for &mut Books {
     fn begin(&mut self, start: &RequestStart<'_>) {
         self.accepted = Moment::now();
-        self.status = 200;
         self.is_open = true;
         let measures_cpu = self.worker.as_ref().is_some_and(Worker::measures_cpu)
             || self.access.as_ref().is_some_and(|access| access.needs_cpu);
@@ -142,8 +140,7 @@ impl Account for &mut Books {
             .is_some_and(|access| access.needs_headers)
     }
 
-    fn head(&mut self, status: u16, lines: &[&[u8]]) {
-        self.status = status;
+    fn head(&mut self, lines: &[&[u8]]) {
         if let Some(access) = &mut self.access {
             for line in lines {
                 access.headers.extend_from_slice(line);
@@ -178,7 +175,7 @@ impl Account for &mut Books {
                 script: &access.script,
                 user: end.auth_user,
                 content_length: access.content_length,
-                status: self.status,
+                status: end.status,
                 variables: end.variables,
                 headers: &access.headers,
                 accepted: epoch(seconds.saturating_sub(duration)),
@@ -237,6 +234,17 @@ fn basic_user(authorization: &[u8]) -> Vec<u8> {
     decoded
 }
 
+/// Says what php-fpm's worker processes say, where those say it: on standard error, or, if that leads nowhere, in the log.
+pub(super) fn say(stderr: Option<&WorkerStderr>, level: Level, message: &dyn std::fmt::Display) {
+    match stderr {
+        Some(stderr) if log::enabled(level) => {
+            stderr.write(format!("{}: {message}\n", level.name()).as_bytes());
+        }
+        Some(_) => {}
+        None => log::write(level, format_args!("{message}")),
+    }
+}
+
 /// Where PHP's messages go in this worker process.
 pub(super) fn log_php_message(
     stderr: Option<&WorkerStderr>,
@@ -248,7 +256,7 @@ pub(super) fn log_php_message(
         stderr.write(message.line());
     } else if !to_client {
         // Else nobody would ever see it.
-        crate::log::notice(format_args!(
+        log::notice(format_args!(
             "{}",
             String::from_utf8_lossy(message.for_web_server()).trim_end()
         ));

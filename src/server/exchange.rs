@@ -292,8 +292,8 @@ pub(crate) trait Account {
     /// Whether [`head`](Self::head) is to have the header lines.
     fn wants_headers(&self) -> bool;
 
-    /// The answer begins.
-    fn head(&mut self, status: u16, lines: &[&[u8]]);
+    /// The answer begins, with these lines if they are wanted.
+    fn head(&mut self, lines: &[&[u8]]);
 
     /// The request is over but for the end of its answer.
     fn end(&mut self, end: &RequestEnd<'_>, output: &Output);
@@ -315,7 +315,7 @@ impl Account for NoAccount {
         false
     }
 
-    fn head(&mut self, _: u16, _: &[&[u8]]) {}
+    fn head(&mut self, _: &[&[u8]]) {}
 
     fn end(&mut self, _: &RequestEnd<'_>, _: &Output) {}
 
@@ -345,11 +345,10 @@ impl<A: Account> ResponseSink for FastcgiSink<A> {
 
     fn head(&mut self, head: ResponseHead<'_>) -> Result<(), ClientGone> {
         if !self.account.wants_headers() {
-            self.account.head(head.status, &[]);
             return self.exchange.head(head);
         }
         let lines: Vec<&[u8]> = head.headers.collect();
-        self.account.head(head.status, &lines);
+        self.account.head(&lines);
         self.exchange.head(ResponseHead {
             status: head.status,
             status_line: head.status_line,

@@ -150,6 +150,7 @@ fn answer_page(
         &RequestEnd {
             variables,
             memory_peak: 0,
+            status: 200,
             auth_user: b"",
         },
         exchange.output(),

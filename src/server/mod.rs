@@ -74,7 +74,6 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     settings
         .limit_extensions
         .clone_from(&worker.config.limit_extensions);
-    let allowed = allowed_clients(&worker.config);
     let pages = Arc::new(Pages::new(
         &worker.config,
         Arc::clone(&worker.scoreboard),
@@ -110,6 +109,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         // A worker process is made once.
         let _ = STDERR.set(Arc::clone(stderr));
     }
+    let allowed = allowed_clients(&config);
     let access_log = access_log(&config, &logs, supervisor)?;
     let reports = Arc::new(reports);
     let limiter = limiter(&config, logs.slow.clone(), &slot, &scoreboard, &reports);
@@ -235,6 +235,11 @@ fn access_log(
 /// Takes what PHP says in this process.
 pub(crate) fn log_php_message(message: &[u8], to_client: bool) -> Vec<u8> {
     books::log_php_message(STDERR.get().map(Arc::as_ref), message, to_client)
+}
+
+/// Says what php-fpm's worker processes say.
+fn say(level: log::Level, message: &dyn std::fmt::Display) {
+    books::say(STDERR.get().map(Arc::as_ref), level, message);
 }
 
 /// Standard error of this worker process, if it is read.

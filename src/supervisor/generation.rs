@@ -24,6 +24,8 @@ pub(super) struct Generation {
     /// Started by the program that this one has replaced: it may be of another version, which does not understand our
     /// messages, but signals it does.
     inherited: bool,
+    /// It has been told that all is ready.
+    is_launched: bool,
     pub(super) failure: Option<String>,
     /// Both must be seen before it is gone: its last words may be read after its death.
     pub(super) exit: Option<Exit>,
@@ -99,6 +101,7 @@ impl Generation {
             phase,
             draining_since: None,
             inherited,
+            is_launched: inherited,
             failure: None,
             exit: None,
             closed: false,
@@ -108,6 +111,13 @@ impl Generation {
     /// Whether nothing of it is left.
     pub(super) fn is_gone(&self) -> bool {
         self.closed && self.exit.is_some()
+    }
+
+    /// Tells it, once, that all is ready.
+    pub(super) fn launch(&mut self) {
+        if self.phase == Phase::Ready && !std::mem::replace(&mut self.is_launched, true) {
+            self.send(&ToPool::Launched);
+        }
     }
 
     /// Lets it finish what runs.

@@ -28,6 +28,8 @@ pub(crate) enum ToPool {
     Drain,
     /// Exit at once.
     Stop,
+    /// The supervisor has said that all is ready: what worker processes say may stand in the log from now on.
+    Launched,
     /// Log what worker processes have said so far, and answer `Flushed`.
     Flush,
     /// Log files have been opened anew.

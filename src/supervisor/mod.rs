@@ -119,6 +119,14 @@ pub(crate) enum SupervisorError {
 }
 
 impl SupervisorError {
+    /// Whether it is about what is configured rather than about PHP: php-fpm says "FPM initialization failed" then.
+    pub(crate) fn is_initialization(&self) -> bool {
+        matches!(
+            self,
+            Self::Socket(_) | Self::Identity(_) | Self::Log(_) | Self::PidFile { .. }
+        )
+    }
+
     /// The exit code that php-fpm has for it.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
@@ -367,6 +375,7 @@ impl Supervisor {
 
     fn on_deadline(&mut self) {
         self.pools.iter_mut().flatten().for_each(Pool::on_deadline);
+        self.look_whether_up();
     }
 
     fn reap(&mut self) -> Result<(), SupervisorError> {
@@ -394,17 +403,19 @@ impl Supervisor {
     /// Says once that requests can come.
     fn look_whether_up(&mut self) {
         let serving = |pool: &Pool| pool.is_stopping() || pool.is_up();
-        if self.is_up || self.state != State::Normal || !self.pools.iter().flatten().all(serving) {
-            return;
+        if !self.is_up && self.state == State::Normal && self.pools.iter().flatten().all(serving) {
+            self.is_up = true;
+            log::notice(format_args!("ready to handle connections"));
+            if let Some(ready) = self.ready.take() {
+                // Nobody waits for it any more if that fails.
+                let _ = File::from(ready).write_all(b"1");
+            }
+            if std::mem::take(&mut self.reload_again) {
+                self.begin_reload();
+            }
         }
-        self.is_up = true;
-        log::notice(format_args!("ready to handle connections"));
-        if let Some(ready) = self.ready.take() {
-            // Nobody waits for it any more if that fails.
-            let _ = File::from(ready).write_all(b"1");
-        }
-        if std::mem::take(&mut self.reload_again) {
-            self.begin_reload();
+        if self.is_up {
+            self.pools.iter_mut().flatten().for_each(Pool::launch);
         }
     }
 

@@ -62,6 +62,8 @@ pub(super) struct Pool {
     early_deaths: u32,
     wanted: Option<ReplaceReason>,
     restart_at: Option<Instant>,
+    /// Until then the supervisor waits for older generations to have stopped taking requests, before it says that all is ready.
+    transition_until: Option<Instant>,
     stop_at: Option<Instant>,
     kill_at: Option<Instant>,
     stopping: bool,
@@ -162,6 +164,7 @@ impl Pool {
             early_deaths: 0,
             wanted: None,
             restart_at: None,
+            transition_until: None,
             stop_at: None,
             kill_at: None,
             stopping: false,
@@ -174,11 +177,11 @@ impl Pool {
         &self.config.name
     }
 
-    /// Where it listens, as far as the system has chosen that: port 0 has become a number.
+    /// Where it listens, if the system has chosen a port.
     pub(super) fn chosen_addresses(&self) -> impl Iterator<Item = &ListenAddress> {
-        let sockets = self.sockets.iter();
-        let addresses = sockets.flat_map(|sockets| sockets.listen.addresses());
-        addresses.filter(|address| !self.config.listen.contains(address))
+        let chosen = self.config.listen.iter().any(ListenAddress::has_any_port);
+        let sockets = self.sockets.iter().filter(move |_| chosen);
+        sockets.flat_map(|sockets| sockets.listen.addresses())
     }
 
     pub(super) fn sockets(&self) -> Option<&PoolSockets> {
@@ -239,8 +242,16 @@ impl Pool {
         self.dormant.is_some() || self.is_on_demand() || self.serves_last()
     }
 
-    /// Whether its newest generation is ready.
+    /// Whether its newest generation is ready, and those before it take no more requests, but for a stubborn one.
     fn serves_last(&self) -> bool {
+        let in_transition = self
+            .transition_until
+            .is_some_and(|until| Instant::now() < until)
+            && self.scoreboard.serves_before(self.last_generation);
+        !in_transition && self.has_ready_last()
+    }
+
+    fn has_ready_last(&self) -> bool {
         self.generations.iter().any(|generation| {
             generation.number == self.last_generation && generation.phase == Phase::Ready
         })
@@ -429,6 +440,11 @@ impl Pool {
         self.is_gone() && self.scoreboard.is_empty()
     }
 
+    /// All is ready, and that has been said.
+    pub(super) fn launch(&mut self) {
+        self.generations.iter_mut().for_each(Generation::launch);
+    }
+
     /// Tells all generations something.
     pub(super) fn tell(&self, message: &ToPool, descriptors: &[BorrowedFd<'_>]) -> usize {
         let listening = self
@@ -514,6 +530,7 @@ impl Pool {
             .into_iter()
             .chain(replace_at)
             .chain(self.drained_until())
+            .chain(self.transition_until.map(|_| Instant::now() + GLANCE))
             .min()
     }
 
@@ -541,6 +558,9 @@ impl Pool {
         }
         if self.stopping {
             return;
+        }
+        if self.transition_until.is_some() && self.serves_last() {
+            self.transition_until = None;
         }
         if let Some(patience) = self.patience {
             for generation in &mut self.generations {
@@ -591,6 +611,9 @@ impl Pool {
                     log::notice(format_args!(
                         "[pool {name}] pool process {pid} (generation {number}) has taken over"
                     ));
+                }
+                if took_over {
+                    self.transition_until = Some(Instant::now() + TRANSITION);
                 }
                 self.served = true;
                 self.listen_for_status(&php);
@@ -854,6 +877,10 @@ const HANDOVER_BUFFER: usize = 8 << 20;
 
 /// A pool process that dies younger than this is not replaced at once if the one before it did the same.
 const YOUNG: Duration = Duration::from_secs(3);
+
+/// Longest time that the supervisor waits for older generations to stop taking requests, and how often it looks.
+const TRANSITION: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// Pause before the next attempt then.
 const RETRY: Duration = Duration::from_secs(1);

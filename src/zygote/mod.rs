@@ -114,6 +114,8 @@ struct PoolProcess<E> {
     in_demand: bool,
     /// Whether worker processes of this generation all serve, or did once.
     ready: bool,
+    /// Whether the supervisor has said that all is ready.
+    is_launched: bool,
     /// Worker processes in a row that died young without having had a request to blame.
     early_deaths: u32,
     /// Worker processes that are forked next take the place of others that died.
@@ -205,6 +207,7 @@ impl<E> PoolProcess<E> {
             handover,
             scoreboard,
             ready: false,
+            is_launched: false,
             early_deaths: 0,
             replacing: 0,
             fork_at: None,
@@ -357,7 +360,10 @@ impl<E> PoolProcess<E> {
             );
         }
         let sources = fds.len();
-        let outputs: Vec<(Pid, Source, BorrowedFd<'_>)> = self.children.outputs().collect();
+        // What they say while all is starting comes behind the line that says it has started, as under php-fpm.
+        let speaks = self.is_launched || self.state != State::Running;
+        let outputs: Vec<(Pid, Source, BorrowedFd<'_>)> =
+            self.children.outputs().filter(|_| speaks).collect();
         fds.extend(
             outputs
                 .iter()
@@ -473,6 +479,7 @@ impl<E> PoolProcess<E> {
         while !self.is_stopping() {
             match self.control.receive() {
                 Ok(Received::Message(ToPool::Drain, _)) => self.drain(),
+                Ok(Received::Message(ToPool::Launched, _)) => self.is_launched = true,
                 Ok(Received::Message(ToPool::Flush, _)) => {
                     self.children.read_outputs();
                     self.tell_supervisor(&FromPool::Flushed);
@@ -728,7 +735,7 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
             Received::Message(ToPool::Drain | ToPool::Stop, _) | Received::Closed => {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
             }
-            Received::Message(ToPool::Flush | ToPool::ReopenLogs(_), _) => {}
+            Received::Message(ToPool::Launched | ToPool::Flush | ToPool::ReopenLogs(_), _) => {}
             Received::Nothing => {
                 let mut fds = [PollFd::new(control, PollFlags::IN)];
                 retry(|| poll(&mut fds, None))?;
