@@ -19,7 +19,12 @@ const LIBRARY_DIRECTORIES: &[&str] = &[
     "lib/x86_64-linux-gnu",
     "lib/aarch64-linux-gnu",
 ];
-const HEADERS: &[&str] = &["wrapper.h", "csrc/shim.h", "csrc/internal.h"];
+const HEADERS: &[&str] = &[
+    "wrapper.h",
+    "csrc/shim.h",
+    "csrc/internal.h",
+    "csrc/title.h",
+];
 const SOURCES: &[&str] = &[
     "csrc/sapi.c",
     "csrc/request.c",
@@ -31,6 +36,7 @@ const SOURCES: &[&str] = &[
     "csrc/memory.c",
     "csrc/pool.c",
     "csrc/timeout.c",
+    "csrc/title.c",
     "csrc/interrupt.c",
     "csrc/frames.c",
 ];

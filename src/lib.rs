@@ -50,6 +50,8 @@ mod server;
 mod status;
 #[allow(unsafe_code)]
 mod supervisor;
+#[allow(unsafe_code)]
+mod title;
 mod users;
 #[allow(unsafe_code)]
 mod zygote;

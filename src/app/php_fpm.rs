@@ -13,6 +13,7 @@ use crate::supervisor::limits::set_limits;
 use crate::supervisor::process::daemonize;
 use crate::supervisor::reload::{self, HandedDown, Program};
 use crate::supervisor::sockets::Inherited;
+use crate::title;
 
 /// Does what the command line says; `program` is its name in the usage text.
 pub(super) fn main(command: PhpFpm, program: &str) -> ExitCode {
@@ -87,7 +88,9 @@ fn serve(options: &FpmOptions) -> ExitCode {
             config
         }
     };
-    match prepare(&config.global, handed.is_some(), &messages) {
+    let program = Program::current();
+    let file = config::config_file(options, &PhpBuild::compiled());
+    match prepare(&file, &config.global, handed.is_some(), &messages) {
         Ok(ready) => run(Launch {
             global: config.global,
             pools: config.pools,
@@ -95,7 +98,7 @@ fn serve(options: &FpmOptions) -> ExitCode {
             allow_root: options.run_as_root,
             inherited: Inherited::from_environment(),
             handed,
-            program: Program::current(),
+            program,
             ready,
         }),
         Err(status) => status,
@@ -104,6 +107,7 @@ fn serve(options: &FpmOptions) -> ExitCode {
 
 /// Opens the log, takes limits and goes into the background, as configured; answers where to say that all is ready.
 fn prepare(
+    file: &str,
     global: &GlobalConfig,
     is_reload: bool,
     messages: &Messages,
@@ -124,6 +128,7 @@ fn prepare(
             "Unable to set priority for the master process: {error}"
         )));
     }
+    title::set(&format!("php-fpm: master process ({file})"));
     if !global.daemonize || is_reload {
         return Ok(None);
     }

@@ -302,8 +302,6 @@ impl Supervisor {
         }
         log::launched().map_err(SupervisorError::Setup)?;
         log::notice(format_args!("fpm is running, pid {}", getpid()));
-        // Children that ended while the program was executed anew have sent their signal to nobody.
-        self.reap()?;
         for pool in self.pools.iter_mut().flatten() {
             if pool.sockets().is_some() {
                 pool.bound_generations();
@@ -312,8 +310,8 @@ impl Supervisor {
                 pool.finish();
             }
         }
-        self.look_whether_up();
-        Ok(())
+        // Children that ended while the program was executed anew have sent their signal to nobody.
+        self.reap()
     }
 
     async fn run(&mut self) -> Result<(), SupervisorError> {

@@ -48,6 +48,7 @@ use crate::supervisor::messages::{
 use crate::supervisor::process::{Exit, kill, reap};
 use crate::supervisor::sockets::SocketFile;
 use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
+use crate::title;
 
 /// Runs the pool process to its end; returns its exit code.
 ///
@@ -149,6 +150,7 @@ impl<E> PoolProcess<E> {
         fork::close_stdin()?;
         let signals = SignalQueue::new()?;
         let (start, mut descriptors) = receive_start(&control)?;
+        title::set(&format!("php-fpm: pool process {}", start.config.name));
         let mut next = || descriptors.pop().ok_or(MessageError::Truncated);
         // From the last to the first.
         let slow_log = start.has_slow_log.then(&mut next).transpose()?;
@@ -271,6 +273,7 @@ impl<E> PoolProcess<E> {
         let Some(Birth { pipes, theirs, .. }) = self.birth.take() else {
             return EXIT_SOFTWARE;
         };
+        title::set(&format!("php-fpm: pool {}", self.start.config.name));
         // The log stays where it was, whatever becomes of standard error.
         let crash_log = log::leave_standard_error();
         let stderr = match pipes {
