@@ -25,7 +25,6 @@ pub(crate) fn spawn_pool_process(pool: &str, control: OwnedFd) -> io::Result<Pid
     let child = Command::new("/proc/self/exe")
         .arg0(format!("fe-php: pool {pool}"))
         .arg(POOL_PROCESS)
-        .env_remove(super::reload::RELOAD)
         .stdin(Stdio::from(control))
         // As under php-fpm, whose workers' standard output leads nowhere either.
         .stdout(Stdio::null())

@@ -52,6 +52,31 @@ pub(super) fn close_stdin() -> io::Result<()> {
     Ok(())
 }
 
+/// Takes away what the supervisor was told by its environment alone, which is nothing to scripts. (A `Command` that changes
+/// the environment sorts it, and scripts may see its order.) For a process that has one thread.
+pub(super) fn forget_environment() {
+    let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in names {
+        let text = name.to_string_lossy();
+        if text.starts_with("FPM_SOCKETS") || OURS.contains(&text.as_ref()) {
+            // SAFETY: this process has a single thread, so nobody else reads or changes the environment.
+            unsafe { std::env::remove_var(&name) };
+        }
+    }
+}
+
+const OURS: [&str; 9] = [
+    crate::supervisor::reload::RELOAD,
+    "FE_PHP_ACTIVATED_SOCKETS",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "FDSTORE",
+];
+
 /// Blocked signals, read as they come.
 ///
 /// Blocked rather than caught by handlers, since PHP takes whatever handler it finds at module startup for the original

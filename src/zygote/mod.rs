@@ -61,6 +61,7 @@ pub(crate) fn main<E>(
 ) -> i32 {
     // The program was started as /proc/self/exe, so its name in `ps` would be "exe".
     let _ = rustix::thread::set_name(c"fe-php");
+    fork::forget_environment();
     match PoolProcess::start(startup, run_worker) {
         Ok(Some(process)) => process.run(),
         Ok(None) => EXIT_CONFIG,
