@@ -178,6 +178,9 @@ impl Machine {
         fs::write(include.join("main/php_version.h"), version).unwrap();
         let config = if zts { "#define ZTS 1\n" } else { "" };
         fs::write(include.join("main/php_config.h"), config).unwrap();
+        let definitions = ["PREFIX", "SYSCONFDIR", "LOCALSTATEDIR", "CONFIG_FILE_PATH"]
+            .map(|name| format!("#define PHP_{name} \"/nonexistent\"\n"));
+        fs::write(include.join("main/build-defs.h"), definitions.concat()).unwrap();
         include.to_str().unwrap().to_owned()
     }
 }

@@ -190,12 +190,10 @@ server!(
                 .encode(),
         );
         let unread = Duration::from_millis(700);
-        assert!(
-            !holds_within(unread, || done.exists()),
-            "40 MB went nowhere"
-        );
+        assert!(!holds_within(unread, || done.exists()), "5 MB went nowhere");
         let response = connection.response(1);
-        assert!(response.stderr.len() >= 5000 * 8000);
+        // Each message is cut to log_limit, as by php-fpm.
+        assert!(response.stderr.len() >= 5000 * 1000);
         let kilobytes: u32 = response.text().parse().unwrap();
         assert!(kilobytes < 16 << 10, "grew by {kilobytes} KiB");
     }

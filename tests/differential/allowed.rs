@@ -88,16 +88,6 @@ const ENTRIES: &[Entry] = &[
         places: &["paths/relative script filename: *"],
     },
     Entry {
-        reason: "php-fpm cuts a message at log_limit (1024 bytes); fe-php sends it whole",
-        when: When::Always,
-        places: &[
-            "errors*/error_log of a long line: stderr",
-            "displayed errors/error_log of a long line: stderr",
-            "errors/long message: stderr",
-            "displayed errors/long message: stderr",
-        ],
-    },
-    Entry {
         reason: "php-fpm changes the process for good with these, for other sites too; fe-php refuses, with a log line",
         when: When::Always,
         places: &[
@@ -114,15 +104,6 @@ const ENTRIES: &[Entry] = &[
         reason: "an administrator's value that the setting refuses locks it for the request, as under mod_php",
         when: When::Always,
         places: &["php_value/admin value empty: body"],
-    },
-    Entry {
-        reason: "not there yet: fpm_get_status() belongs to the status page",
-        when: When::Always,
-        places: &[
-            "*environment/functions: body.fpm_get_status",
-            "*environment/functions of the SAPI: body.fpm_get_status",
-            "*environment/fpm status: body",
-        ],
     },
     Entry {
         reason: "it names the program that runs",

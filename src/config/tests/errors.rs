@@ -202,6 +202,7 @@ fn every_value_arrives_in_the_configuration() {
         ini: IniConfig::default(),
         pcntl: true,
         limits: Limits {
+            announces_multiplexing: false,
             params_size: 64 << 10,
             params_count: 11,
             body_buffer: 2 << 20,
