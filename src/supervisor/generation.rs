@@ -123,9 +123,8 @@ impl Generation {
     /// Lets it finish what runs.
     pub(super) fn drain(&mut self) {
         match self.phase {
-            // It does not listen to us before PHP has started, and nothing can be running.
-            Phase::Starting => self.kill(),
-            Phase::Ready => {
+            // One that starts may have worker processes that serve already; it listens to us as soon as PHP has started.
+            Phase::Starting | Phase::Ready => {
                 self.phase = Phase::Draining;
                 self.draining_since = Some(Instant::now());
                 if self.inherited {

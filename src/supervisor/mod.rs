@@ -343,7 +343,10 @@ impl Supervisor {
             }
             Signal::Reload if self.state == State::Normal => self.begin_reload(),
             Signal::ReopenLogs => self.reopen_logs(),
-            Signal::Child => self.reap()?,
+            Signal::Child => {
+                self.reap()?;
+                self.look_whether_up();
+            }
             Signal::Terminate | Signal::Finish | Signal::Reload => {}
         }
         Ok(())
@@ -394,7 +397,6 @@ impl Supervisor {
                 pool.is_stopping() && pool.is_buried() && self.state == State::Normal
             });
         }
-        self.look_whether_up();
         Ok(())
     }
 

@@ -106,9 +106,14 @@ impl Pool {
                 pid,
                 control,
                 ready,
+                starting,
             } in handed.generations
             {
-                let phase = if ready { Phase::Ready } else { Phase::Draining };
+                let phase = match (ready, starting) {
+                    (true, _) => Phase::Ready,
+                    (false, true) => Phase::Starting,
+                    (false, false) => Phase::Draining,
+                };
                 let generation = Generation::new(number, pid, control, phase, true, events.clone());
                 generations.push(generation.map_err(SupervisorError::Setup)?);
             }
@@ -503,6 +508,7 @@ impl Pool {
                 pid: generation.pid,
                 control: Channel::from_socket(generation.control_descriptor()?),
                 ready: generation.phase == Phase::Ready,
+                starting: generation.phase == Phase::Starting,
             })
         });
         Ok(Handed {
@@ -847,7 +853,8 @@ fn open_logs(config: &PoolConfig) -> Result<Logs, SupervisorError> {
 
 /// Room in the scoreboard for worker processes.
 fn capacity(processes: u32) -> u32 {
-    MAX_GENERATIONS * processes + SPARE_SLOTS
+    // A reload adds one to those that there are, even if one of them has only started.
+    (MAX_GENERATIONS + 1) * processes + SPARE_SLOTS
 }
 
 /// PHP workers of each of `processes` worker processes.

@@ -167,6 +167,8 @@ pub(super) struct HandedGeneration {
     pub(super) pid: Pid,
     pub(super) control: Channel,
     pub(super) ready: bool,
+    /// It is not ready yet, rather than not any more.
+    pub(super) starting: bool,
 }
 
 /// All that is handed down.
@@ -211,6 +213,8 @@ struct GenerationRecord {
     pid: i32,
     control: RawFd,
     ready: bool,
+    #[serde(default)]
+    starting: bool,
 }
 
 /// Executes `program` in place of this one. Returns only if that fails: then all is as it was.
@@ -288,6 +292,7 @@ impl Handed {
             pid: generation.pid.as_raw_nonzero().get(),
             control: number(generation.control.as_fd()),
             ready: generation.ready,
+            starting: generation.starting,
         });
         let generations = generations.collect();
         Ok(PoolRecord {
@@ -343,6 +348,7 @@ fn read(number: RawFd) -> io::Result<HandedDown> {
                 pid,
                 control: Channel::from_socket(take(generation.control)?),
                 ready: generation.ready,
+                starting: generation.starting,
             });
         }
         let scoreboard = take(pool.scoreboard)?;
