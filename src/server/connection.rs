@@ -201,6 +201,11 @@ impl Connection {
             .any(|open| matches!(open.state, State::Dispatched { .. }))
     }
 
+    /// Whether part of a request has come.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.input_closed && (!self.open.is_empty() || !self.input.is_empty())
+    }
+
     /// Records that ask a sibling process for `job`, which shares this connection with others. `None` for a request
     /// whose body still streams in: it stays here.
     pub(super) fn relayed(job: &Job) -> Option<Vec<u8>> {

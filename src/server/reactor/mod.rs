@@ -11,12 +11,12 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 use rustix::net::{RecvFlags, Shutdown, SocketFlags, accept_with, recv};
 use slab::Slab;
@@ -46,6 +46,9 @@ const SWEEP: Duration = Duration::from_millis(100);
 const PATIENCE: u32 = 16;
 /// How long a closed connection is read on, so that the kernel does not reset it under the answer.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long after the order to stop requests are still read from connections that are there.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Events taken from epoll at once.
 const EVENTS: usize = 128;
@@ -119,6 +122,8 @@ pub(crate) struct Reactor {
     /// Accepting is off until then, for want of descriptors or because the limit is reached.
     suspended: Option<Instant>,
     drain: Option<Cause>,
+    /// When that began.
+    drain_since: Option<Instant>,
     passed_over: u32,
     /// When the last turn ended.
     now: Instant,
@@ -224,6 +229,7 @@ impl Reactor {
             receiving_queue: false,
             suspended: None,
             drain: None,
+            drain_since: None,
             passed_over: 0,
             now,
             last_tick: now,
@@ -450,6 +456,21 @@ impl Reactor {
         }
     }
 
+    /// Takes all that wait in the listen queues when the pool stops: closing those would reset them.
+    fn accept_waiting(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for listener in Arc::clone(&self.sources.listeners).iter() {
+            while !self.is_full()
+                && let Ok(socket) = accept_with(listener, flags)
+            {
+                if self.sources.allowed.admits(&socket) {
+                    let _ = self.sources.slot.add_connection(u32::MAX);
+                    self.adopt(socket, &[], false);
+                }
+            }
+        }
+    }
+
     /// Whether scripts would have too few descriptors with another connection here.
     fn is_full(&self) -> bool {
         let lingering = u32::try_from(self.lingering.len()).unwrap_or(u32::MAX);
@@ -594,10 +615,16 @@ impl Reactor {
             && connection.output().is_flushed()
         {
             match drain {
-                Drain::HandOver => drop(self.hand_over(token, None)),
-                Drain::Close => self.remove(index),
+                Drain::HandOver => {
+                    drop(self.hand_over(token, None));
+                    return;
+                }
+                Drain::Close if !self.brings_request(index) => {
+                    self.remove(index);
+                    return;
+                }
+                Drain::Close => {}
             }
-            return;
         }
         if let Err(error) = self.connections[index]
             .output()
@@ -606,6 +633,18 @@ impl Reactor {
             self.warn(&format!("epoll_ctl: {error}"));
             self.remove(index);
         }
+    }
+
+    /// Whether a peer has sent a request that has not been read, or part of one, before the pool stopped: it is served
+    /// still. A client that goes on sending must not keep the pool alive, so that ends soon.
+    fn brings_request(&self, index: usize) -> bool {
+        let connection = &self.connections[index];
+        let is_early = self
+            .drain_since
+            .is_some_and(|since| since.elapsed() < LAST_REQUESTS);
+        is_early
+            && !connection.output().is_broken()
+            && (connection.has_begun() || has_input(connection.output().socket()))
     }
 
     /// The peer sends no more.
@@ -656,7 +695,11 @@ impl Reactor {
         if self.drain != Some(Cause::Generation) {
             self.drain = Some(cause);
         }
+        self.drain_since.get_or_insert_with(Instant::now);
         self.set_accepting(false);
+        if self.drain_mode() == Some(Drain::Close) {
+            self.accept_waiting();
+        }
         // When the whole pool stops, what waits for it in the channel is still served.
         self.set_receiving(self.receiving || self.receiving_queue);
         self.sources.slot.set_draining();
@@ -756,6 +799,16 @@ impl Reactor {
             log::warning(format_args!("{line}"));
         }
     }
+}
+
+/// Whether bytes, or the end, can be read.
+fn has_input(socket: BorrowedFd<'_>) -> bool {
+    let mut wanted = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(poll(&mut wanted, Some(&now)), Ok(1..))
 }
 
 /// Interrupts a [`Reactor::turn`] that another thread is in.
