@@ -321,6 +321,7 @@ impl Scoreboard {
             max_listen_queue: header.max_listen_queue.load(Ordering::Relaxed),
             crashes: get(&header.crashes),
             restarts: get(&header.restarts),
+            refused: get(&header.refused),
             lost_requests: get(&header.lost_requests),
             lost_connections: get(&header.lost_connections),
             draining_processes: 0,
@@ -394,6 +395,26 @@ impl Scoreboard {
     /// Counts a request that took longer than `request_slowlog_timeout`.
     pub(crate) fn count_slow_request(&self) {
         self.header().slow_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that was refused since it had waited too long, or found too many waiting. Now and then answers how many
+    /// have been since the last time, for the log: once a second, to one process of all.
+    pub(crate) fn count_refused(&self, now: Moment) -> Option<u64> {
+        let header = self.header();
+        let refused = header.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = now.as_micros().max(1);
+        let last = header.refused_told_at.load(Ordering::Relaxed);
+        let is_due = last == 0 || now.saturating_sub(last) >= 1_000_000;
+        let turn = &header.refused_told_at;
+        if is_due
+            && turn
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            let told = header.refused_told.swap(refused, Ordering::Relaxed);
+            return Some(refused.saturating_sub(told));
+        }
+        None
     }
 
     /// Says whether PHP workers are to measure the CPU time of requests, for the status page.
@@ -520,6 +541,10 @@ struct Header {
     started_at: AtomicU64,
     crashes: AtomicU64,
     restarts: AtomicU64,
+    /// Requests refused, as many as the log has, and when it was last told.
+    refused: AtomicU64,
+    refused_told: AtomicU64,
+    refused_told_at: AtomicU64,
     lost_requests: AtomicU64,
     lost_connections: AtomicU64,
     /// Totals of released slots.
@@ -603,7 +628,7 @@ fn bytes_for(capacity: u32, threads: u32) -> Option<usize> {
 }
 
 /// Changes whenever what lies in the memory does.
-const LAYOUT: u32 = 0xfe_0002;
+const LAYOUT: u32 = 0xfe_0003;
 
 /// Times that a reader lets slots be released before it takes what it finds.
 const READ_ATTEMPTS: u32 = 100;

@@ -103,6 +103,8 @@ pub(crate) struct Snapshot {
     pub(crate) crashes: u64,
     /// Worker processes started in place of others.
     pub(crate) restarts: u64,
+    /// Requests refused since they had waited too long for a worker, or found too many waiting.
+    pub(crate) refused: u64,
     /// Requests that died with worker processes.
     pub(crate) lost_requests: u64,
     /// Connections that died with worker processes.

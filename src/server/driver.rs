@@ -153,6 +153,7 @@ impl Seat {
                     self.reports.send(WorkerMessage::AllBusy);
                 }
                 told = all_busy;
+                reactor.expire_queued();
                 reactor.hand_over_ready();
                 reactor.turn(Some(TICK));
                 overdue.look(&mut reactor);

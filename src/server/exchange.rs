@@ -139,6 +139,13 @@ impl Exchange {
         let _ = self.end(ProtocolStatus::RequestComplete);
     }
 
+    /// Answers a request with `page`, headers and all, in the place of a script.
+    pub(super) fn answer(&self, page: &[u8]) {
+        // A client that has gone needs no answer.
+        let _ = self.push(RecordType::Stdout, page, false);
+        let _ = self.end(ProtocolStatus::RequestComplete);
+    }
+
     fn push(&self, kind: RecordType, mut data: &[u8], wait: bool) -> Result<(), ClientGone> {
         let mut response = self.response.lock();
         if self.is_ended() {

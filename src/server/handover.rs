@@ -13,14 +13,21 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
+
+use crate::scoreboard::Moment;
 
 /// Bytes that travel in the message itself.
 const INLINE: usize = 16 << 10;
-/// Length of the message's own header: format, whether a request is queued, number of bytes in the memfd (or 0).
-const HEADER: usize = 10;
-const FORMAT: u8 = 1;
+/// Length of the message's own header in its first format: format, whether a request is queued, number of bytes in the memfd
+/// (or 0).
+const HEADER_1: usize = 10;
+/// The present format has on top of that since when the request waits ([`Moment`], 8 bytes). Of two generations, the newer one
+/// has to understand both.
+const HEADER: usize = HEADER_1 + 8;
+const FORMAT_1: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// A connection on its way.
 #[derive(Debug)]
@@ -28,8 +35,8 @@ pub(crate) struct Parcel {
     pub(crate) socket: OwnedFd,
     /// What its next owner is to decode before it reads the socket.
     pub(crate) bytes: Vec<u8>,
-    /// Whether a request on it waits for a worker (and is counted as queued).
-    pub(crate) queued: bool,
+    /// Since when a request on it waits for a worker (and is counted as queued); none if it has no such request.
+    pub(crate) queued_since: Option<Moment>,
 }
 
 /// Puts a connection into `channel`.
@@ -40,11 +47,13 @@ pub(crate) fn send(
     channel: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
     bytes: &[u8],
-    queued: bool,
+    queued_since: Option<Moment>,
 ) -> Result<(), Errno> {
     let mut header = [0; HEADER];
     header[0] = FORMAT;
-    header[1] = u8::from(queued);
+    header[1] = u8::from(queued_since.is_some());
+    let since = queued_since.unwrap_or_default();
+    header[HEADER_1..].copy_from_slice(&since.as_micros().to_be_bytes());
     let memory;
     let mut descriptors = vec![socket];
     let mut inline = bytes;
@@ -52,7 +61,7 @@ pub(crate) fn send(
         memory = in_memory(bytes)?;
         descriptors.push(memory.as_fd());
         inline = &[];
-        header[2..].copy_from_slice(
+        header[2..HEADER_1].copy_from_slice(
             &u64::try_from(bytes.len())
                 .map_err(|_| Errno::TOOBIG)?
                 .to_be_bytes(),
@@ -82,8 +91,8 @@ pub(crate) fn send(
 /// # Errors
 /// The system's; `PROTO` for a message that is not ours.
 pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> {
-    let mut header = [0; HEADER];
-    let mut bytes = vec![0; INLINE];
+    let mut header = [0; HEADER_1];
+    let mut bytes = vec![0; HEADER - HEADER_1 + INLINE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -102,11 +111,19 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
             descriptors.extend(received);
         }
     }
-    if message.bytes < HEADER || header[0] != FORMAT || descriptors.is_empty() {
+    if descriptors.is_empty() {
         return Err(Errno::PROTO);
     }
     let socket = descriptors.remove(0);
-    bytes.truncate(message.bytes - HEADER);
+    bytes.truncate(message.bytes.saturating_sub(HEADER_1));
+    let since = match (header[0], bytes.first_chunk()) {
+        (FORMAT, Some(since)) => Moment::from_micros(u64::from_be_bytes(*since)),
+        (FORMAT_1, _) if message.bytes >= HEADER_1 => Moment::now(),
+        _ => return Err(Errno::PROTO),
+    };
+    if header[0] == FORMAT {
+        bytes.drain(..HEADER - HEADER_1);
+    }
     let mut length = [0; 8];
     length.copy_from_slice(&header[2..]);
     let in_memory = usize::try_from(u64::from_be_bytes(length)).map_err(|_| Errno::PROTO)?;
@@ -117,8 +134,36 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
     Ok(Some(Parcel {
         socket,
         bytes,
-        queued: header[1] != 0,
+        queued_since: (header[1] != 0).then_some(since),
     }))
+}
+
+/// What [`peek`] has seen at the head of the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// There is nothing in it.
+    Nothing,
+    /// A connection without a request that waits.
+    Connection,
+    /// A request that has waited since then.
+    Request(Moment),
+    /// Nothing that says since when it waits.
+    Other,
+}
+
+/// Looks at what [`receive`] would take, unless another process is faster.
+pub(crate) fn peek(channel: BorrowedFd<'_>) -> Head {
+    let mut header = [0; HEADER];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    match recv(channel, &mut header[..], flags) {
+        Ok((HEADER, _)) if header[0] == FORMAT && header[1] == 0 => Head::Connection,
+        Ok((HEADER, _)) if header[0] == FORMAT => match header[HEADER_1..].try_into() {
+            Ok(since) => Head::Request(Moment::from_micros(u64::from_be_bytes(since))),
+            Err(_) => Head::Other,
+        },
+        Ok(_) => Head::Other,
+        Err(_) => Head::Nothing,
+    }
 }
 
 fn in_memory(bytes: &[u8]) -> Result<OwnedFd, Errno> {
@@ -157,22 +202,29 @@ mod tests {
 
     use super::*;
 
-    fn round_trip(bytes: &[u8]) {
-        let (sender, receiver) = socketpair(
+    fn channel() -> (OwnedFd, OwnedFd) {
+        socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )
-        .expect("socketpair");
+        .expect("socketpair")
+    }
+
+    fn round_trip(bytes: &[u8]) {
+        let (sender, receiver) = channel();
         let (mut client, server) = UnixStream::pair().expect("pair");
-        send(sender.as_fd(), server.as_fd(), bytes, true).expect("send");
+        let since = Moment::from_micros(123_456_789);
+        assert_eq!(peek(receiver.as_fd()), Head::Nothing);
+        send(sender.as_fd(), server.as_fd(), bytes, Some(since)).expect("send");
         drop(server);
+        assert_eq!(peek(receiver.as_fd()), Head::Request(since));
         let parcel = receive(receiver.as_fd())
             .expect("receive")
             .expect("a parcel");
         assert_eq!(parcel.bytes, bytes);
-        assert!(parcel.queued);
+        assert_eq!(parcel.queued_since, Some(since));
         let mut passed = UnixStream::from(parcel.socket);
         passed.write_all(b"still open").expect("write");
         drop(passed);
@@ -186,6 +238,37 @@ mod tests {
     fn a_connection_arrives_with_its_bytes() {
         round_trip(b"");
         round_trip(b"half a record");
+        round_trip(&[7; INLINE]);
         round_trip(&vec![7; 3 << 20]);
+    }
+
+    #[test]
+    fn a_connection_without_a_request_is_told_apart() {
+        let (sender, receiver) = channel();
+        let (_client, server) = UnixStream::pair().expect("pair");
+        send(sender.as_fd(), server.as_fd(), b"half", None).expect("send");
+        assert_eq!(peek(receiver.as_fd()), Head::Connection);
+        let parcel = receive(receiver.as_fd()).expect("receive");
+        assert_eq!(parcel.expect("a parcel").queued_since, None);
+    }
+
+    #[test]
+    fn the_first_format_is_understood() {
+        let (sender, receiver) = channel();
+        let (_client, server) = UnixStream::pair().expect("pair");
+        let mut message = vec![0; HEADER_1];
+        message[..2].copy_from_slice(&[FORMAT_1, 1]);
+        message.extend_from_slice(b"abc");
+        let descriptors = [server.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let flags = SendFlags::empty();
+        sendmsg(&sender, &[IoSlice::new(&message)], &mut control, flags).expect("send");
+        let parcel = receive(receiver.as_fd())
+            .expect("receive")
+            .expect("a parcel");
+        assert_eq!(parcel.bytes, b"abc");
+        assert!(parcel.queued_since.is_some());
     }
 }

@@ -39,7 +39,7 @@ mod watch;
 use allowed_clients::AllowedClients;
 use books::Books;
 pub(crate) use driver::PHP_STACK;
-use reactor::{Control, ThreadQueue};
+use reactor::{Control, QueueRules, ThreadQueue};
 use slow_log::SlowLog;
 use time_limits::{Hooks, TimeLimiter};
 
@@ -120,6 +120,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         receive: Box::new(move |channel| receive(channel, &logs)),
     });
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
+    let queue_rules = QueueRules::new(&config);
     let mut seats = Vec::new();
     for _ in 0..threads {
         let wake = Arc::new(high_fd(eventfd(
@@ -140,6 +141,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             scoreboard: Arc::clone(&scoreboard),
             slot: slot.clone(),
             limits: config.limits.clone(),
+            queue_rules: queue_rules.clone(),
             capacity: config.max_children,
             queue: queue.clone(),
             allowed: Arc::clone(&allowed),

@@ -134,6 +134,11 @@ impl Page {
                 snapshot.requests,
             ),
             (
+                "phpfpm_refused_requests",
+                "The number of requests refused because they had waited too long or found too many waiting.",
+                snapshot.refused,
+            ),
+            (
                 "phpfpm_process_restarts",
                 "The number of worker processes started in place of others.",
                 snapshot.restarts,

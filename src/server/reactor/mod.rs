@@ -35,8 +35,10 @@ use crate::scoreboard::{Scoreboard, Slot};
 
 mod clock;
 mod passing;
+mod queueing;
 
 pub(crate) use passing::ThreadQueue;
+pub(crate) use queueing::QueueRules;
 
 /// How often the I/O side looks after running requests: output that a script holds back leaves that soon.
 pub(super) const TICK: Duration = Duration::from_millis(20);
@@ -75,6 +77,8 @@ pub(crate) struct Sources {
     pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: Slot,
     pub(crate) limits: Limits,
+    /// What becomes of requests that have to wait.
+    pub(crate) queue_rules: QueueRules,
     /// Who may connect.
     pub(crate) allowed: Arc<AllowedClients>,
     /// Requests that the pool runs at once.
@@ -270,8 +274,12 @@ impl Reactor {
     pub(crate) fn next_job(&mut self) -> Option<Job> {
         loop {
             let job = self.ready.pop_front()?;
-            if job.exchange.is_gone() {
+            if self.is_unwanted(&job) {
                 self.drop_job(job);
+                continue;
+            }
+            if self.is_late(&job) {
+                self.refuse_late(job);
                 continue;
             }
             if job.home.is_none() {
@@ -307,8 +315,12 @@ impl Reactor {
 
     /// Answers a request without running it.
     fn refuse(&mut self, job: Job, status: ProtocolStatus) {
+        self.dispose(job, |job| job.refuse(status));
+    }
+
+    fn dispose(&mut self, job: Job, refuse: impl FnOnce(Job)) {
         let (token, home, exchange) = (job.token, job.home.clone(), Arc::clone(&job.exchange));
-        job.refuse(status);
+        refuse(job);
         match home {
             Some(home) => home.finished(token, exchange),
             None => self.finish(token, exchange),
@@ -440,7 +452,7 @@ impl Reactor {
                         Some(socket)
                     };
                     if let Some(socket) = socket {
-                        self.adopt(socket, &[], false);
+                        self.adopt(socket, &[], None);
                     }
                     if !self.ready.is_empty() {
                         return;
@@ -477,8 +489,11 @@ impl Reactor {
         self.sources.slot.connections().saturating_add(lingering) >= self.room
     }
 
-    /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already.
-    fn adopt(&mut self, socket: OwnedFd, bytes: &[u8], passed_on: bool) {
+    /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already. `passed_on` if it comes
+    /// from a sibling: with the time since when the request in `bytes` waits, if there is one.
+    fn adopt(&mut self, socket: OwnedFd, bytes: &[u8], passed_on: Option<Option<Instant>>) {
+        let waiting_since = passed_on.flatten();
+        let passed_on = passed_on.is_some();
         let output = Arc::new(Output::new(
             high_fd(socket),
             self.sources.limits.output_buffer,
@@ -486,7 +501,7 @@ impl Reactor {
         let index =
             self.connections
                 .insert(Connection::new(output, &self.sources.limits, passed_on));
-        if !bytes.is_empty() && !self.feed(index, bytes) {
+        if !bytes.is_empty() && !self.feed(index, bytes, waiting_since) {
             return;
         }
         // Most have sent their request already; one that waited with a sibling may have been aborted meanwhile.
@@ -538,7 +553,7 @@ impl Reactor {
                 }
             }
             Ok((length, _)) => {
-                self.feed(index, &scratch[..length]);
+                self.feed(index, &scratch[..length], None);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => {
@@ -553,8 +568,9 @@ impl Reactor {
         self.scratch = scratch;
     }
 
-    /// Lets a connection decode bytes; false when that closed it.
-    fn feed(&mut self, index: usize, bytes: &[u8]) -> bool {
+    /// Lets a connection decode bytes; false when that closed it. A request that becomes ready by it waits since now, unless it has
+    /// waited with a sibling before.
+    fn feed(&mut self, index: usize, bytes: &[u8], waiting_since: Option<Instant>) -> bool {
         let connection = &mut self.connections[index];
         let clocked = connection.deadline().is_some();
         let mut jobs = std::mem::take(&mut self.new_jobs);
@@ -576,9 +592,12 @@ impl Reactor {
             (true, false) => self.clocked -= 1,
             _ => {}
         }
+        if let (Some(job), Some(since)) = (jobs.first_mut(), waiting_since) {
+            job.ready = since;
+        }
         for job in jobs.drain(..) {
             if self.ready.len() > self.sources.limits.queue as usize {
-                self.overload(job);
+                self.refuse_for_want_of_room(job);
             } else {
                 self.ready.push_back(job);
             }

@@ -1,16 +1,18 @@
 //! Passing work between sibling processes: whole connections through the hand-over channel, and single requests of a shared
 //! connection through relays.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read};
 
 use super::{RELAY, Reactor, wake};
 use crate::descriptor::high_fd;
-use crate::fastcgi::ProtocolStatus;
+use crate::scoreboard::Moment;
 use crate::server::connection::Connection;
 use crate::server::handover;
 use crate::server::job::Job;
@@ -19,8 +21,7 @@ use crate::server::relay::{Progress, Relay};
 /// Requests that threads of one process have for each other.
 #[derive(Debug)]
 pub(crate) struct ThreadQueue {
-    sender: Sender<Job>,
-    receiver: Receiver<Job>,
+    jobs: Mutex<VecDeque<Job>>,
     /// Counts them, for epoll.
     ready: OwnedFd,
 }
@@ -28,10 +29,8 @@ pub(crate) struct ThreadQueue {
 impl ThreadQueue {
     pub(crate) fn new() -> Result<Self, Errno> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
-        let (sender, receiver) = unbounded();
         Ok(Self {
-            sender,
-            receiver,
+            jobs: Mutex::new(VecDeque::new()),
             ready: high_fd(eventfd(0, flags)?),
         })
     }
@@ -41,16 +40,20 @@ impl ThreadQueue {
     }
 
     fn push(&self, job: Job) {
-        // This very struct holds a receiver.
-        let _ = self.sender.send(job);
+        self.jobs.lock().push_back(job);
         wake(&self.ready);
     }
 
-    fn pop(&self) -> Option<Job> {
+    pub(super) fn pop(&self) -> Option<Job> {
         let mut count = [0; 8];
         // Whoever takes one from the count may take one from the queue.
         read(&self.ready, &mut count).ok()?;
-        self.receiver.try_recv().ok()
+        self.jobs.lock().pop_front()
+    }
+
+    /// Since when the one that has been longest in it waits.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.jobs.lock().front().map(|job| job.ready)
     }
 }
 
@@ -69,7 +72,7 @@ impl Reactor {
             let Some(index) = self.index(job.token) else {
                 continue;
             };
-            if job.exchange.is_gone() {
+            if self.is_unwanted(&job) {
                 self.drop_job(job);
                 continue;
             }
@@ -95,11 +98,11 @@ impl Reactor {
 
     /// Lets any thread of this process run a request.
     fn share(&mut self, queue: &ThreadQueue, mut job: Job) {
-        if job.exchange.is_gone() {
+        if self.is_unwanted(&job) {
             return self.drop_job(job);
         }
         if !self.sources.slot.add_queued(self.sources.limits.queue) {
-            return self.overload(job);
+            return self.refuse_for_want_of_room(job);
         }
         if job.home.is_none() {
             self.running.push(Arc::clone(&job.exchange));
@@ -118,7 +121,7 @@ impl Reactor {
         }
         let slot = &self.sources.slot;
         if !slot.add_queued(self.sources.limits.queue) {
-            self.overload(job);
+            self.refuse_for_want_of_room(job);
             return Ok(());
         }
         let entry = self.relays.vacant_entry();
@@ -129,7 +132,7 @@ impl Reactor {
                 self.sources.handover.send.as_fd(),
                 theirs.as_fd(),
                 &bytes,
-                true,
+                Some(moment(job.ready)),
             )?;
             Ok(relay)
         });
@@ -195,10 +198,11 @@ impl Reactor {
         if !self.channel_has_room() {
             return Err(job);
         }
-        let counts = job.is_some();
+        let queued_since = job.as_ref().map(|job| moment(job.ready));
+        let counts = queued_since.is_some();
         if counts && !self.sources.slot.add_queued(self.sources.limits.queue) {
             if let Some(job) = job {
-                self.overload(job);
+                self.refuse_for_want_of_room(job);
             }
             return Ok(());
         }
@@ -208,7 +212,7 @@ impl Reactor {
             self.sources.handover.send.as_fd(),
             connection.output().socket(),
             &bytes,
-            counts,
+            queued_since,
         ) {
             Ok(()) => {
                 self.sources.slot.connection_handed_over();
@@ -238,7 +242,7 @@ impl Reactor {
     /// Gives a new connection to whichever process takes it first; back if that is impossible now.
     pub(super) fn pass_on(&self, socket: OwnedFd) -> Option<OwnedFd> {
         let channel = self.sources.handover.send.as_fd();
-        match handover::send(channel, socket.as_fd(), &[], false) {
+        match handover::send(channel, socket.as_fd(), &[], None) {
             Ok(()) => {
                 self.sources.slot.connection_handed_over();
                 None
@@ -260,15 +264,6 @@ impl Reactor {
         matches!(poll(&mut wanted, Some(&now)), Ok(1)) && wanted[0].revents().contains(flags)
     }
 
-    /// Refuses a request for want of room.
-    pub(super) fn overload(&mut self, job: Job) {
-        self.warn(&format!(
-            "the queue is full (--queue {}): requests are answered FCGI_OVERLOADED; raise --workers or --queue",
-            self.sources.limits.queue
-        ));
-        self.refuse(job, ProtocolStatus::Overloaded);
-    }
-
     /// Takes what others have put into the channel and into the queue of this process's threads: one of each.
     pub(super) fn receive(&mut self) {
         if self.receiving_queue
@@ -283,15 +278,16 @@ impl Reactor {
         }
     }
 
-    fn receive_handover(&mut self) {
+    pub(super) fn receive_handover(&mut self) {
         match handover::receive(self.sources.handover.receive.as_fd()) {
             Ok(Some(parcel)) => {
                 self.sources.slot.connection_taken_over();
-                if parcel.queued {
+                if parcel.queued_since.is_some() {
                     self.sources.slot.request_taken_over();
                     self.sources.slot.remove_queued();
                 }
-                self.adopt(parcel.socket, &parcel.bytes, true);
+                let since = parcel.queued_since.map(instant);
+                self.adopt(parcel.socket, &parcel.bytes, Some(since));
             }
             Ok(None) => {} // a sibling was faster
             Err(error) => {
@@ -305,4 +301,14 @@ impl Reactor {
             }
         }
     }
+}
+
+/// The same moment on the clock that processes share.
+fn moment(instant: Instant) -> Moment {
+    Moment::now().before(instant.elapsed())
+}
+
+fn instant(moment: Moment) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(Moment::now().since(moment)).unwrap_or(now)
 }
