@@ -16,6 +16,7 @@ mod differential;
 mod extensions;
 mod fastcgi;
 mod faults;
+mod fpm_notify;
 mod fpm_queue;
 mod frontends;
 mod isolation;

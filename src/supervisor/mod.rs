@@ -19,6 +19,7 @@ pub(crate) mod limits;
 #[allow(unsafe_code)]
 pub(crate) mod listen_queue;
 pub(crate) mod messages;
+mod notify;
 mod pid_file;
 mod pool;
 #[allow(unsafe_code)]
@@ -41,6 +42,7 @@ use tokio::sync::mpsc;
 use self::faults::Faults;
 use self::generation::{Event, EventKind, EventSender};
 use self::messages::{FromPool, MessageError, ToPool};
+use self::notify::Notifier;
 use self::pid_file::PidFile;
 use self::pool::{Parts, Pool};
 use self::process::{raise_descriptor_limit, reap};
@@ -191,6 +193,7 @@ struct Supervisor {
     reload_again: bool,
     faults: Faults,
     pid_file: Option<PidFile>,
+    notifier: Notifier,
     signals: Signals,
     events: mpsc::UnboundedReceiver<Event>,
 }
@@ -271,6 +274,7 @@ impl Supervisor {
             )?;
         }
         Ok(Self {
+            notifier: Notifier::new(global.systemd_interval),
             faults: Faults::new(
                 global.emergency_restart_threshold,
                 global.emergency_restart_interval,
@@ -317,10 +321,12 @@ impl Supervisor {
     async fn run(&mut self) -> Result<(), SupervisorError> {
         while self.state == State::Normal || !self.all_gone() {
             let deadline = self.pools.iter().flatten().filter_map(Pool::deadline).min();
+            let notify_at = self.notifier.deadline();
             tokio::select! {
                 signal = self.signals.next() => self.on_signal(signal).await?,
                 Some(event) = self.events.recv() => self.on_event(event)?,
                 () = sleep_until(deadline) => self.on_deadline(),
+                () = sleep_until(notify_at) => self.notify_status(),
             }
         }
         Ok(())
@@ -333,11 +339,13 @@ impl Supervisor {
         match signal {
             Signal::Terminate if self.state != State::Terminating => {
                 log::notice(format_args!("Terminating ..."));
+                self.notifier.stopping();
                 self.state = State::Terminating;
                 self.pools.iter_mut().flatten().for_each(Pool::stop);
             }
             Signal::Finish if self.state == State::Normal => {
                 log::notice(format_args!("Finishing ..."));
+                self.notifier.stopping();
                 self.state = State::Finishing;
                 self.pools.iter_mut().flatten().for_each(Pool::finish);
             }
@@ -379,6 +387,12 @@ impl Supervisor {
         self.look_whether_up();
     }
 
+    fn notify_status(&mut self) {
+        let ready = self.is_up && self.check.is_none() && self.state == State::Normal;
+        let pools = self.pools.iter().flatten();
+        self.notifier.tell(ready, pools.map(Pool::snapshot));
+    }
+
     fn reap(&mut self) -> Result<(), SupervisorError> {
         while let Some((pid, exit)) = reap() {
             if let Some(check) = self.check.take_if(|check| check.pid() == pid) {
@@ -406,6 +420,9 @@ impl Supervisor {
         if !self.is_up && self.state == State::Normal && self.pools.iter().flatten().all(serving) {
             self.is_up = true;
             log::notice(format_args!("ready to handle connections"));
+            let pools = self.pools.iter().flatten();
+            self.notifier
+                .ready(pools.map(|pool| pool.snapshot().requests).sum());
             if let Some(ready) = self.ready.take() {
                 // Nobody waits for it any more if that fails.
                 let _ = File::from(ready).write_all(b"1");
@@ -427,7 +444,10 @@ impl Supervisor {
         }
         log::notice(format_args!("Reloading in progress ..."));
         match Check::start(&self.program) {
-            Ok(check) => self.check = Some(check),
+            Ok(check) => {
+                self.check = Some(check);
+                self.notifier.reloading();
+            }
             Err(error) => log::error(format_args!(
                 "{} cannot be executed to check the new configuration: {error}; the old one goes on serving",
                 self.program.path.display()
@@ -438,6 +458,9 @@ impl Supervisor {
     fn end_check(&mut self, check: Check, exit: process::Exit) {
         if !check.finish(exit) || self.state != State::Normal {
             self.reload_again = false;
+            if self.state == State::Normal {
+                self.notifier.reload_failed();
+            }
             return;
         }
         if let Err(error) = self.execute_anew() {
@@ -445,6 +468,7 @@ impl Supervisor {
                 "failed to reload: {} cannot be executed: {error}; the old program goes on serving",
                 self.program.path.display()
             ));
+            self.notifier.reload_failed();
         }
     }
 

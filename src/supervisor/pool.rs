@@ -32,7 +32,7 @@ use super::status_listener;
 use crate::config::{ListenAddress, PhpBuild, PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
 use crate::log;
-use crate::scoreboard::{Lost, Scoreboard};
+use crate::scoreboard::{Lost, Scoreboard, Snapshot};
 use crate::status::Pages;
 use crate::zygote::Identity;
 
@@ -187,6 +187,11 @@ impl Pool {
         let chosen = self.config.listen.iter().any(ListenAddress::has_any_port);
         let sockets = self.sockets.iter().filter(move |_| chosen);
         sockets.flat_map(|sockets| sockets.listen.addresses())
+    }
+
+    /// Its figures now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.scoreboard.snapshot()
     }
 
     pub(super) fn sockets(&self) -> Option<&PoolSockets> {

@@ -106,12 +106,8 @@ impl Check {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?);
-        for name in [
-            "LISTEN_PID",
-            "LISTEN_FDS",
-            "LISTEN_FDNAMES",
-            "NOTIFY_SOCKET",
-        ] {
+        let activation = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+        for name in activation.into_iter().chain(super::notify::VARIABLES) {
             command.env_remove(name);
         }
         let child = command.spawn()?;
