@@ -477,7 +477,7 @@ impl Reactor {
             {
                 if self.sources.allowed.admits(&socket) {
                     let _ = self.sources.slot.add_connection(u32::MAX);
-                    self.adopt(socket, &[], false);
+                    self.adopt(socket, &[], None);
                 }
             }
         }
