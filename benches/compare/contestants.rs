@@ -1,12 +1,15 @@
 //! The servers that are compared.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::frontends::frontend::free_port;
 use crate::options::Options;
 use crate::scripts::Scripts;
 use crate::support::client::{Address, Connection, Request};
 use crate::support::fpm::Fpm;
+use crate::support::php;
 use crate::support::server::Server;
 
 /// A running server.
@@ -47,21 +50,39 @@ const INI: [&str; 4] = [
     "post_max_size=8M",
 ];
 
+/// Whether all servers write access and slow logs and watch the time of requests (`--logged`).
+pub(crate) static LOGGED: AtomicBool = AtomicBool::new(false);
+
+const LOGS: &str = "access.log = {directory}/access.log
+slowlog = {directory}/slow.log
+request_slowlog_timeout = 20
+request_terminate_timeout = 60
+";
+
 impl Setup {
     /// Stock php-fpm.
     pub(crate) fn php_fpm(self, root: &Path) -> Contestant {
+        let program = php::fpm().expect("`make bench` finds php-fpm");
+        self.by_configuration("php-fpm", Command::new(program), root)
+    }
+
+    /// A server that takes php-fpm's options and configuration.
+    fn by_configuration(self, name: &str, program: Command, root: &Path) -> Contestant {
         let workers = self.workers;
         // What is said last counts.
         let mut pool = format!("pm.max_children = {workers}\nlisten.backlog = 4096\n");
+        if LOGGED.load(Ordering::Relaxed) {
+            pool += LOGS;
+        }
         let mut address = None;
         if self.tcp {
             let tcp = format!("127.0.0.1:{}", free_port());
             pool += &format!("listen = {tcp}\n");
             address = Some(Address::Tcp(tcp));
         }
-        let fpm = Fpm::start(&INI.map(str::to_owned), &pool, root);
+        let fpm = Fpm::start_as(program, &INI.map(str::to_owned), &pool, root);
         Contestant {
-            name: "php-fpm".to_owned(),
+            name: name.to_owned(),
             pid: fpm.pid(),
             address: address.unwrap_or_else(|| fpm.address()),
             _server: Running::PhpFpm(Box::new(fpm)),
@@ -70,6 +91,13 @@ impl Setup {
 
     /// This build of fe-php, or another one with its name.
     pub(crate) fn fe_php(self, root: &Path, other: Option<(&str, &Path)>) -> Contestant {
+        if LOGGED.load(Ordering::Relaxed) {
+            let (name, program) =
+                other.unwrap_or(("fe-php", Path::new(env!("CARGO_BIN_EXE_fe-php"))));
+            let mut command = Command::new(program);
+            command.arg("fpm");
+            return self.by_configuration(name, command, root);
+        }
         let mut builder = Server::builder().workers(self.workers).root(root);
         for line in INI {
             builder = builder.ini(line);

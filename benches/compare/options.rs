@@ -1,7 +1,9 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
+use crate::contestants::LOGGED;
 use crate::support::php;
 
 /// What to do.
@@ -27,7 +29,7 @@ pub(crate) struct Options {
     pub(crate) requests: u64,
 }
 
-const USAGE: &str = "--rounds N, --only CASE, --quick, --markdown FILE, NAME=/path/to/fe-php; or soak [--requests N]";
+const USAGE: &str = "--rounds N, --only CASE, --quick, --logged, --markdown FILE, NAME=/path/to/fe-php; or soak [--requests N]";
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
@@ -63,6 +65,7 @@ impl Options {
                 "--requests" => options.requests = number(value()?)?,
                 "--only" => options.only.clone_from(value()?),
                 "--quick" => options.quick = true,
+                "--logged" => LOGGED.store(true, Ordering::Relaxed),
                 "--markdown" => options.markdown = Some(value()?.into()),
                 other => match other.split_once('=') {
                     Some((name, program)) if !name.is_empty() => {
@@ -91,7 +94,8 @@ impl Options {
             return self.markdown.clone();
         }
         let kind = if php::is_zts() { "zts" } else { "nts" };
-        let all = complete && self.only.is_empty() && !self.quick;
+        let all =
+            complete && self.only.is_empty() && !self.quick && !LOGGED.load(Ordering::Relaxed);
         all.then(|| {
             PathBuf::from(env!("CARGO_MANIFEST_DIR"))
                 .join(format!("benches/results/{}-{kind}.md", php::version()))
