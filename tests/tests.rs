@@ -23,6 +23,7 @@ mod isolation;
 mod logs;
 mod memory;
 mod opcache;
+mod process_max;
 mod processes;
 mod regression;
 mod security;

@@ -32,12 +32,14 @@ use worker::WorkerCells;
 
 mod histogram;
 mod opcache;
+mod processes;
 mod slot;
 mod snapshot;
 mod worker;
 
 pub(crate) use histogram::Distribution;
 pub(crate) use opcache::OpcacheFigures;
+pub(crate) use processes::{ProcessCount, ProcessShare};
 pub(crate) use slot::Slot;
 pub(crate) use snapshot::{Lost, ProcessView, Snapshot, WorkerSnapshot};
 pub(crate) use worker::{Moment, RequestEntry, RequestInfo, Stage, Worker, cpu_time};

@@ -55,7 +55,8 @@ pub(crate) enum ToWorker {
 }
 
 /// What a pool process needs to begin. Descriptors, in this order: the listening sockets, the scoreboard, the sending and
-/// the receiving end of the hand-over socket, and, as far as there are such, the error log, the access log, the slow log.
+/// the receiving end of the hand-over socket, and, as far as there are such, the count of all processes, the error log, the
+/// access log, the slow log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Start {
     /// The pool's configuration.
@@ -68,6 +69,10 @@ pub(crate) struct Start {
     pub(crate) processes: u32,
     /// PHP workers in each.
     pub(crate) threads: u32,
+    /// `process.max`; if there is one, there is a count of all processes.
+    pub(crate) process_max: Option<u32>,
+    /// The pool's number in that.
+    pub(crate) number: usize,
     /// The supervisor.
     pub(crate) supervisor: i32,
     /// How to log.

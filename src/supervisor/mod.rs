@@ -44,7 +44,7 @@ use self::generation::{Event, EventKind, EventSender};
 use self::messages::{FromPool, MessageError, ToPool};
 use self::notify::Notifier;
 use self::pid_file::PidFile;
-use self::pool::{Parts, Pool};
+use self::pool::{Parts, Pool, ProcessLimit};
 use self::process::{raise_descriptor_limit, reap};
 use self::reload::{Check, Handed, HandedDown, Program};
 use self::signals::{Signal, Signals};
@@ -223,6 +223,8 @@ impl Supervisor {
             .map(|config| Identity::resolve(config, allow_root))
             .collect::<Result<_, _>>()?;
         let sockets = bind_pools(&configs, inherited)?;
+        let process_limit =
+            ProcessLimit::new(global.process_max, configs.len()).map_err(SupervisorError::Setup)?;
         let mut handed = handed.unwrap_or_default().pools;
         let patience =
             Some(global.process_control_timeout).filter(|timeout| *timeout > Duration::ZERO);
@@ -248,6 +250,7 @@ impl Supervisor {
                     processes,
                     sockets: Some(sockets),
                     patience,
+                    process_limit: process_limit.clone(),
                     events: EventSender {
                         pool: number,
                         events: sender.clone(),
@@ -265,6 +268,7 @@ impl Supervisor {
                     processes: old.processes,
                     sockets: None,
                     patience,
+                    process_limit: process_limit.clone(),
                     events: EventSender {
                         pool: number,
                         events: sender.clone(),

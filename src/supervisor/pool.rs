@@ -32,7 +32,7 @@ use super::status_listener;
 use crate::config::{ListenAddress, PhpBuild, PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
 use crate::log;
-use crate::scoreboard::{Lost, Scoreboard, Snapshot};
+use crate::scoreboard::{Lost, ProcessCount, Scoreboard, Snapshot};
 use crate::status::Pages;
 use crate::zygote::Identity;
 
@@ -69,7 +69,30 @@ pub(super) struct Pool {
     stopping: bool,
     /// `process_control_timeout`; none for endless patience.
     patience: Option<Duration>,
+    process_limit: Option<Arc<ProcessLimit>>,
     events: EventSender,
+}
+
+/// `process.max`, and what it is about.
+pub(super) struct ProcessLimit {
+    max: u32,
+    count: ProcessCount,
+    descriptor: OwnedFd,
+}
+
+impl ProcessLimit {
+    /// For so many pools; none without a limit.
+    pub(super) fn new(max: u32, pools: usize) -> io::Result<Option<Arc<Self>>> {
+        if max == 0 {
+            return Ok(None);
+        }
+        let (count, descriptor) = ProcessCount::create(pools)?;
+        Ok(Some(Arc::new(Self {
+            max,
+            count,
+            descriptor: high_fd(descriptor),
+        })))
+    }
 }
 
 /// What a pool is made of.
@@ -80,6 +103,7 @@ pub(super) struct Parts {
     pub(super) processes: u32,
     pub(super) sockets: Option<PoolSockets>,
     pub(super) patience: Option<Duration>,
+    pub(super) process_limit: Option<Arc<ProcessLimit>>,
     pub(super) events: EventSender,
 }
 
@@ -92,6 +116,7 @@ impl Pool {
             processes,
             sockets,
             patience,
+            process_limit,
             events,
         } = parts;
         let mut generations = Vec::new();
@@ -174,6 +199,7 @@ impl Pool {
             kill_at: None,
             stopping: false,
             patience,
+            process_limit,
             events,
         })
     }
@@ -312,6 +338,8 @@ impl Pool {
             generation: number,
             processes: self.processes,
             threads: threads(&self.config, self.processes),
+            process_max: self.process_limit.as_ref().map(|limit| limit.max),
+            number: self.events.pool,
             supervisor: getpid().as_raw_nonzero().get(),
             log,
             has_log: log_descriptor.is_some(),
@@ -326,6 +354,11 @@ impl Pool {
             self.handover.0.as_fd(),
             self.handover.1.as_fd(),
         ]);
+        descriptors.extend(
+            self.process_limit
+                .as_ref()
+                .map(|limit| limit.descriptor.as_fd()),
+        );
         descriptors.extend(log_descriptor);
         descriptors.extend(self.access_log.as_ref().map(AsFd::as_fd));
         descriptors.extend(self.slow_log.as_ref().map(AsFd::as_fd));
@@ -668,6 +701,9 @@ impl Pool {
         let Generation {
             number, pid, phase, ..
         } = *generation;
+        if let Some(limit) = &self.process_limit {
+            limit.count.forget(self.events.pool, number);
+        }
         let name = &self.config.name;
         let lived = generation.started.elapsed();
         let level = match phase {

@@ -40,7 +40,7 @@ use crate::config::PoolConfig;
 use crate::descriptor::{high_fd, reserve_low};
 use crate::log::{self, LogFile, Pipes, Source};
 use crate::pm::Manager;
-use crate::scoreboard::{Lost, Scoreboard};
+use crate::scoreboard::{Lost, ProcessCount, ProcessShare, Scoreboard};
 use crate::supervisor::messages::{
     Channel, FromPool, MessageError, PhpFacts, Received, ReopenedLogs, ReplaceReason, Start,
     ToPool, ToWorker, retry,
@@ -105,6 +105,10 @@ struct PoolProcess<E> {
     handover: Handover,
     scoreboard: Arc<Scoreboard>,
     children: Children,
+    /// With `process.max`.
+    share: Option<ProcessShare>,
+    /// Worker processes are missing because all pools have as many as they may.
+    at_process_max: bool,
     logs: WorkerLogs,
     /// In a worker process: its side of what was made before the fork.
     birth: Option<Birth>,
@@ -160,6 +164,14 @@ impl<E> PoolProcess<E> {
             start.log.clone(),
             start.has_log.then(&mut next).transpose()?,
         );
+        let share = match start.process_max {
+            Some(max) => {
+                let count = Arc::new(ProcessCount::open(next()?)?);
+                let (pool, generation) = (start.number, start.generation);
+                Some(ProcessShare::new(count, pool, generation, max))
+            }
+            None => None,
+        };
         let handover = Handover {
             receive: next()?,
             send: next()?,
@@ -191,6 +203,8 @@ impl<E> PoolProcess<E> {
                 access: access_log.map(LogFile::new).map(Arc::new),
                 slow: slow_log.map(LogFile::new).map(Arc::new),
             },
+            share,
+            at_process_max: false,
             birth: None,
             empty_since: Instant::now(),
             tick_at: Instant::now() + TICK,
@@ -270,7 +284,13 @@ impl<E> PoolProcess<E> {
 
     /// Signals are still blocked here; `self` is the child's own copy, and what it is not to have is closed first.
     fn run_worker_process(mut self) -> i32 {
-        drop((self.control, self.signals, self.reports, self.children));
+        drop((
+            self.control,
+            self.signals,
+            self.reports,
+            self.children,
+            self.share,
+        ));
         let Some(Birth { pipes, theirs, .. }) = self.birth.take() else {
             return EXIT_SOFTWARE;
         };
@@ -470,9 +490,12 @@ impl<E> PoolProcess<E> {
         }
     }
 
-    /// Says once that this generation serves; one of an ondemand pool does so without a worker process.
+    /// Says once that this generation serves; one of an ondemand pool does so without a worker process, and so does one that
+    /// `process.max` leaves none.
     fn look_whether_ready(&mut self) {
-        if !self.ready && self.state == State::Running && self.children.all_serve() {
+        let all_serve =
+            self.children.all_serve() || self.at_process_max && !self.children.has_starting();
+        if !self.ready && self.state == State::Running && all_serve {
             self.ready = true;
             let php = self.php.clone();
             self.tell_supervisor(&FromPool::Ready { php });
@@ -512,7 +535,12 @@ impl<E> PoolProcess<E> {
             return None;
         }
         self.fork_at = None;
+        self.at_process_max = false;
         while self.state == State::Running && self.children.is_one_missing() {
+            if self.share.as_ref().is_some_and(|share| !share.add()) {
+                self.wait_for_other_pools();
+                break;
+            }
             let forked = self.birth().and_then(|birth| Ok((birth, fork::fork()?)));
             match forked {
                 Ok((birth, Forked::Child)) => {
@@ -540,6 +568,9 @@ impl<E> PoolProcess<E> {
                     self.children.add(child, birth.ours, output);
                 }
                 Err(error) => {
+                    if let Some(share) = &self.share {
+                        share.remove();
+                    }
                     log::error(format_args!(
                         "[pool {}] fork() failed: {error}",
                         self.name()
@@ -550,6 +581,18 @@ impl<E> PoolProcess<E> {
             }
         }
         None
+    }
+
+    /// All pools together have as many worker processes as `process.max` allows: looks again in a second.
+    fn wait_for_other_pools(&mut self) {
+        if self.share.as_ref().is_some_and(ProcessShare::is_to_warn) {
+            log::warning(format_args!(
+                "The maximum number of processes has been reached. Please review your configuration and consider raising \
+                 'process.max'"
+            ));
+        }
+        self.at_process_max = true;
+        self.fork_at = Some(Instant::now() + FORK_DELAY);
     }
 
     /// What a worker process and this one are to share.
@@ -571,6 +614,12 @@ impl<E> PoolProcess<E> {
             // Module startup may have left processes behind that are not ours to report.
             if let Some(burial) = self.children.remove(pid, exit) {
                 self.empty_since = Instant::now();
+                if let Some(share) = &self.share {
+                    share.remove();
+                }
+                if self.at_process_max {
+                    self.fork_at = None;
+                }
                 self.bury(pid, &burial, exit, lost);
             }
         }
