@@ -185,6 +185,13 @@ pub(crate) struct StatusConfig {
     pub(crate) ping_response: Option<String>,
 }
 
+impl StatusConfig {
+    /// Whether there is a status page.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.path.is_some() || self.listen.is_some()
+    }
+}
+
 /// How long requests may take, and what happens then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TimeLimits {

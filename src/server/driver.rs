@@ -44,7 +44,7 @@ use crate::engine::{
     request_takes_long,
 };
 use crate::log;
-use crate::scoreboard::Slot;
+use crate::scoreboard::{Moment, Slot};
 use crate::zygote::{Reports, WorkerMessage};
 
 /// What every PHP thread needs to know of the pool.
@@ -53,6 +53,8 @@ pub(crate) struct Pool<'a> {
     pub(crate) settings: &'a ScriptSettings,
     /// Opens the books of a PHP thread, by its number.
     pub(crate) books: &'a (dyn Fn(u32) -> Books + Sync),
+    /// Somebody wants to see OPcache's figures.
+    pub(crate) shows_status: bool,
     /// `pm.max_requests`, for all PHP threads of this process together; 0 for no limit.
     pub(crate) max_requests: u64,
     /// Requests that they have run.
@@ -223,6 +225,12 @@ impl Seat {
                 Current::Left => drop(self.serving.fetch_add(1, Ordering::SeqCst)),
                 Current::Idle => {}
             }
+            if pool.shows_status
+                && slot.is_opcache_due(Moment::now())
+                && let Some((_, figures)) = php.read_opcache()
+            {
+                slot.set_opcache(figures);
+            }
             books.idle();
             if cfg!(php_zts) && opcache.is_pending(php) {
                 self.reports.send(WorkerMessage::OpcacheRestartPending);
@@ -244,7 +252,7 @@ impl Seat {
         }
         if cfg!(php_zts) {
             // Again now and then, in case it was not heard.
-            if requests % pool.max_requests == 0 {
+            if requests.is_multiple_of(pool.max_requests) {
                 self.reports.send(WorkerMessage::MaxRequests);
             }
         } else if requests == pool.max_requests {

@@ -168,6 +168,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
                 stderr.clone(),
             )
         },
+        shows_status: config.status.is_shown(),
         max_requests: u64::from(config.max_requests) * u64::from(threads),
         requests: AtomicU64::new(0),
     };

@@ -41,6 +41,7 @@ use tokio::sync::mpsc;
 
 use self::faults::Faults;
 use self::generation::{Event, EventKind, EventSender};
+use self::listen_queue::ListenQueues;
 use self::messages::{FromPool, MessageError, ToPool};
 use self::notify::Notifier;
 use self::pid_file::PidFile;
@@ -184,6 +185,9 @@ struct Supervisor {
     program: Program,
     /// By number; none for one that has ended after a reload.
     pools: Vec<Option<Pool>>,
+    listen_queues: ListenQueues,
+    /// When to look at them again.
+    measure_at: Instant,
     state: State,
     /// Whether "ready to handle connections" has been said.
     is_up: bool,
@@ -286,6 +290,8 @@ impl Supervisor {
             global,
             program,
             pools,
+            listen_queues: ListenQueues::default(),
+            measure_at: Instant::now() + MEASURE_INTERVAL,
             state: State::Normal,
             is_up: false,
             ready,
@@ -314,6 +320,7 @@ impl Supervisor {
             if pool.sockets().is_some() {
                 pool.bound_generations();
                 pool.start()?;
+                pool.measure(&mut self.listen_queues);
             } else {
                 pool.finish();
             }
@@ -324,7 +331,10 @@ impl Supervisor {
 
     async fn run(&mut self) -> Result<(), SupervisorError> {
         while self.state == State::Normal || !self.all_gone() {
-            let deadline = self.pools.iter().flatten().filter_map(Pool::deadline).min();
+            let measures = self.pools.iter().flatten().any(Pool::has_process);
+            let measure_at = measures.then_some(self.measure_at);
+            let deadlines = self.pools.iter().flatten().filter_map(Pool::deadline);
+            let deadline = deadlines.chain(measure_at).min();
             let notify_at = self.notifier.deadline();
             tokio::select! {
                 signal = self.signals.next() => self.on_signal(signal).await?,
@@ -387,6 +397,17 @@ impl Supervisor {
     }
 
     fn on_deadline(&mut self) {
+        if self.measure_at <= Instant::now() {
+            self.measure_at = Instant::now() + MEASURE_INTERVAL;
+            for pool in self
+                .pools
+                .iter()
+                .flatten()
+                .filter(|pool| pool.has_process())
+            {
+                pool.measure(&mut self.listen_queues);
+            }
+        }
         self.pools.iter_mut().flatten().for_each(Pool::on_deadline);
         self.look_whether_up();
     }
@@ -553,6 +574,9 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+/// How often the listen queues are looked at, as php-fpm does.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the supervisor waits for pool processes to log what their worker processes have said.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);

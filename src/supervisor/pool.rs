@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use super::SupervisorError;
 use super::generation::{EventKind, EventSender, Generation, Phase};
+use super::listen_queue::ListenQueues;
 use super::messages::{Channel, FromPool, PhpFacts, ReopenedLogs, ReplaceReason, Start, ToPool};
 use super::process::{Exit, spawn_pool_process, watch_listener};
 use super::reload::{Handed, HandedGeneration};
@@ -163,6 +164,8 @@ impl Pool {
             None => Scoreboard::create(capacity(processes), threads(&config, processes))
                 .map_err(SupervisorError::Setup)?,
         };
+        // It costs worker processes two system calls for each request.
+        scoreboard.set_measures_cpu(config.status.is_shown());
         let handover = match handover {
             Some(handover) => handover,
             None => handover_socket().map_err(SupervisorError::Setup)?,
@@ -589,6 +592,19 @@ impl Pool {
             .filter_map(|generation| generation.draining_since)
             .map(|since| since + patience)
             .min()
+    }
+
+    /// Whether there is a pool process, or should be soon.
+    pub(super) fn has_process(&self) -> bool {
+        !self.generations.is_empty()
+    }
+
+    /// Puts into the scoreboard how many connections wait in the kernel.
+    pub(super) fn measure(&self, listen_queues: &mut ListenQueues) {
+        if let Some(sockets) = &self.sockets {
+            let queue = listen_queues.read_all(sockets.listen.descriptors());
+            self.scoreboard.set_backlog(queue.waiting, queue.limit);
+        }
     }
 
     pub(super) fn on_deadline(&mut self) {
