@@ -123,8 +123,14 @@ fn startup_ini(config: &PoolConfig) -> IniConfig {
     let mut ini = config.ini.clone();
     let admin = config.ini_settings.iter().filter(|setting| {
         let plain = !setting.value.contains(['"', '\\', '$', '\n', '\0']);
-        let by_worker = ["extension", "disable_functions", "disable_classes"];
-        setting.mode == IniMode::Admin && plain && !by_worker.contains(&setting.name.as_str())
+        let by_worker = ["disable_functions", "disable_classes"];
+        let is_extension = setting.name == "extension";
+        let at_start = if is_extension {
+            is_zts()
+        } else {
+            setting.mode == IniMode::Admin
+        };
+        at_start && plain && !by_worker.contains(&setting.name.as_str())
     });
     let admin = admin.map(|setting| (setting.name.clone(), format!("\"{}\"", setting.value)));
     ini.defines.splice(0..0, admin);

@@ -163,8 +163,10 @@ impl Engine {
         }
     }
 
-    /// Makes a pool's settings PHP's own, for this process and its threads. To be called on the thread that started PHP,
-    /// before the first request; answers the names that PHP does not know.
+    /// Makes a pool's settings PHP's own, on this thread, before its first request; answers the names that PHP does not know.
+    ///
+    /// With ZTS each thread has settings of its own. Extensions are for the thread that started PHP; there they have to be
+    /// loaded at PHP's start, for what comes later other threads see in part.
     pub(crate) fn apply_settings<'s>(&self, settings: &'s [IniSetting]) -> Vec<&'s str> {
         let apply = |setting: &IniSetting| {
             let (Ok(name), Ok(value)) = (
@@ -179,6 +181,7 @@ impl Engine {
         };
         settings
             .iter()
+            .filter(|setting| !is_zts() || setting.name != "extension")
             .filter(|setting| !apply(setting))
             .map(|setting| setting.name.as_str())
             .collect()

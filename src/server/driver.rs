@@ -55,6 +55,8 @@ pub(crate) struct Pool<'a> {
     pub(crate) books: &'a (dyn Fn(u32) -> Books + Sync),
     /// Somebody wants to see OPcache's figures.
     pub(crate) shows_status: bool,
+    /// Makes the pool's settings those of a PHP thread that has been attached: it has those of PHP's start.
+    pub(crate) apply_settings: &'a (dyn Fn() + Sync),
     /// `pm.max_requests`, for all PHP threads of this process together; 0 for no limit.
     pub(crate) max_requests: u64,
     /// Requests that they have run.
@@ -423,6 +425,7 @@ pub(crate) fn run_threads(seats: &[Arc<Seat>], engine: &Arc<Engine>, pool: &Pool
                     }
                     let own = match PhpThread::attach(engine) {
                         Ok(mut php) => {
+                            (pool.apply_settings)();
                             let number = u32::try_from(number).unwrap_or(u32::MAX);
                             seat.serve(&mut php, pool, &mut (pool.books)(number))
                         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -57,13 +57,7 @@ pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
 fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::Error>> {
     // The pool's own directory, by now.
     worker.engine.stay_here();
-    for name in worker.engine.apply_settings(&worker.config.ini_settings) {
-        log::warning(format_args!(
-            "[pool {}] unable to set php_value or php_admin_value '{name}': PHP has no such setting, or the extension cannot \
-             be loaded",
-            worker.config.name
-        ));
-    }
+    apply_settings(&worker.engine, &worker.config);
     worker.engine.after_fork(u32::try_from(first_high()).ok());
     worker.engine.keep_memory();
     worker.engine.watch_for_long_requests();
@@ -121,6 +115,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     });
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
     let queue_rules = QueueRules::new(&config);
+    let undrained = Arc::new(AtomicU32::new(threads));
     let mut seats = Vec::new();
     for _ in 0..threads {
         let wake = Arc::new(high_fd(eventfd(
@@ -140,6 +135,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             wake: Arc::clone(&wake),
             scoreboard: Arc::clone(&scoreboard),
             slot: slot.clone(),
+            undrained: Arc::clone(&undrained),
             limits: config.limits.clone(),
             queue_rules: queue_rules.clone(),
             capacity: config.max_children,
@@ -169,6 +165,9 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             )
         },
         shows_status: config.status.is_shown(),
+        apply_settings: &|| {
+            engine.apply_settings(&config.ini_settings);
+        },
         max_requests: u64::from(config.max_requests) * u64::from(threads),
         requests: AtomicU64::new(0),
     };
@@ -179,6 +178,17 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     match seats.as_slice() {
         [seat] => Ok(driver::run_alone(seat, &mut php, &pool)),
         _ => Err(format!("an NTS PHP has one thread, not {threads}").into()),
+    }
+}
+
+/// Makes the pool's `php_value`s and the like PHP's own on this thread.
+fn apply_settings(engine: &Engine, config: &PoolConfig) {
+    for name in engine.apply_settings(&config.ini_settings) {
+        log::warning(format_args!(
+            "[pool {}] unable to set php_value or php_admin_value '{name}': PHP has no such setting, or the extension cannot be \
+             loaded",
+            config.name
+        ));
     }
 }
 

@@ -19,12 +19,15 @@ mod fork;
 mod privileges;
 mod worker;
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid};
 
@@ -122,6 +125,8 @@ struct PoolProcess<E> {
     ready: bool,
     /// Whether the supervisor has said that all is ready.
     is_launched: bool,
+    /// What PHP and its extensions have said on standard error while they started.
+    first_words: Vec<u8>,
     /// Worker processes in a row that died young without having had a request to blame.
     early_deaths: u32,
     /// Worker processes that are forked next take the place of others that died.
@@ -188,7 +193,13 @@ impl<E> PoolProcess<E> {
         let drain = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // What PHP opens for life (OPcache's lock file) stays clear of the numbers that some scripts close.
         let scripts_own = reserve_low()?;
-        let (engine, php) = match startup(&start.config) {
+        let held = hold_stderr(&start.config);
+        let started = startup(&start.config);
+        let words = held.map(HeldStderr::release).unwrap_or_default();
+        if started.is_err() {
+            log_words(&start.config, &words);
+        }
+        let (engine, php) = match started {
             Ok(started) => started,
             Err(text) => {
                 control.send(&FromPool::StartFailed { text }, &[])?;
@@ -225,6 +236,7 @@ impl<E> PoolProcess<E> {
             scoreboard,
             ready: false,
             is_launched: false,
+            first_words: words,
             early_deaths: 0,
             replacing: 0,
             fork_at: None,
@@ -506,7 +518,10 @@ impl<E> PoolProcess<E> {
         while !self.is_stopping() {
             match self.control.receive() {
                 Ok(Received::Message(ToPool::Drain, _)) => self.drain(),
-                Ok(Received::Message(ToPool::Launched, _)) => self.is_launched = true,
+                Ok(Received::Message(ToPool::Launched, _)) => {
+                    self.is_launched = true;
+                    log_words(&self.start.config, &std::mem::take(&mut self.first_words));
+                }
                 Ok(Received::Message(ToPool::Flush, _)) => {
                     self.children.read_outputs();
                     self.tell_supervisor(&FromPool::Flushed);
@@ -773,6 +788,55 @@ impl<E> PoolProcess<E> {
 
     fn is_stopping(&self) -> bool {
         matches!(self.state, State::Stopping { .. })
+    }
+}
+
+/// Standard error while PHP starts: with `catch_workers_output`, what extensions say there belongs into the log.
+struct HeldStderr {
+    original: OwnedFd,
+    memory: File,
+}
+
+/// None if it is not to be caught, or cannot be.
+fn hold_stderr(config: &PoolConfig) -> Option<HeldStderr> {
+    if !config.catch_workers_output {
+        return None;
+    }
+    let memory = memfd_create("fe-php-stderr", MemfdFlags::CLOEXEC).ok()?;
+    let held = HeldStderr {
+        original: high_fd(rustix::io::dup(rustix::stdio::stderr()).ok()?),
+        memory: high_fd(memory).into(),
+    };
+    rustix::stdio::dup2_stderr(&held.memory).ok()?;
+    Some(held)
+}
+
+impl HeldStderr {
+    /// What was said there; from now on it leads where it did.
+    fn release(mut self) -> Vec<u8> {
+        let mut words = Vec::new();
+        // It cannot fail on open descriptors; without the words PHP serves all the same.
+        let _ = rustix::stdio::dup2_stderr(&self.original);
+        let _ = self
+            .memory
+            .rewind()
+            .and_then(|()| self.memory.read_to_end(&mut words));
+        words
+    }
+}
+
+/// As [`WorkerPipes`](crate::log::WorkerPipes) does it for worker processes.
+fn log_words(config: &PoolConfig, words: &[u8]) {
+    for line in String::from_utf8_lossy(words).lines() {
+        if !config.decorate_workers_output {
+            log::write_lines(log::Level::Warning, format!("{line}\n").as_bytes());
+            continue;
+        }
+        log::warning(format_args!(
+            "[pool {}] child {} said into stderr: \"{line}\"",
+            config.name,
+            getpid()
+        ));
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -76,6 +77,8 @@ pub(crate) struct Sources {
     pub(crate) wake: Arc<OwnedFd>,
     pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: Slot,
+    /// PHP threads of this process that still take requests.
+    pub(crate) undrained: Arc<AtomicU32>,
     pub(crate) limits: Limits,
     /// What becomes of requests that have to wait.
     pub(crate) queue_rules: QueueRules,
@@ -710,6 +713,7 @@ impl Reactor {
     }
 
     fn start_drain(&mut self, cause: Cause) {
+        let first = self.drain.is_none();
         // The order for the whole generation says more than the one for this process.
         if self.drain != Some(Cause::Generation) {
             self.drain = Some(cause);
@@ -721,7 +725,10 @@ impl Reactor {
         }
         // When the whole pool stops, what waits for it in the channel is still served.
         self.set_receiving(self.receiving || self.receiving_queue);
-        self.sources.slot.set_draining();
+        if first && self.sources.undrained.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // The last of its threads: now the process takes none.
+            self.sources.slot.set_draining();
+        }
         self.drain_connections();
     }
 
