@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, getgrouplist};
 
-use crate::config::{Name, PoolConfig};
 use crate::errno::SystemError;
 
 /// An entry of the user database.
@@ -142,22 +141,6 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// Whether all users and groups of a pool exist, as `php-fpm -t` asks; those of ACLs are looked up at the start only.
-pub(crate) fn check(pool: &PoolConfig) -> Result<(), UserError> {
-    let user = |lookup: Lookup<'_>, name: &Option<Name>| match name {
-        Some(Name::Name(name)) => lookup.user(name).map(drop),
-        _ => Ok(()),
-    };
-    let group = |lookup: Lookup<'_>, name: &Option<Name>| match name {
-        Some(Name::Name(name)) => lookup.group(name).map(drop),
-        _ => Ok(()),
-    };
-    user(Lookup::of_pool(&pool.name), &pool.user)?;
-    group(Lookup::of_pool(&pool.name), &pool.group)?;
-    user(Lookup::of_socket(&pool.name), &pool.socket.owner)?;
-    group(Lookup::of_socket(&pool.name), &pool.socket.group)
-}
-
 impl From<nix::unistd::User> for User {
     fn from(user: nix::unistd::User) -> Self {
         Self {
@@ -174,32 +157,21 @@ impl From<nix::unistd::User> for User {
 mod tests {
     use super::*;
 
-    fn pool() -> PoolConfig {
-        PoolConfig::new("www".to_owned(), Vec::new(), 1)
-    }
-
     #[test]
-    fn names_and_numbers_that_exist_pass() {
-        let mut pool = pool();
-        pool.user = Some(Name::Name("root".to_owned()));
-        pool.group = Some(Name::Name("root".to_owned()));
-        // A number needs no entry.
-        pool.socket.owner = Some(Name::Id(54_321));
-        assert!(check(&pool).is_ok());
+    fn names_that_exist_are_found() {
         assert_eq!(Lookup::of_pool("www").user("root").unwrap().uid, 0);
+        assert_eq!(Lookup::of_socket("www").group("root").unwrap(), 0);
     }
 
     #[test]
     fn a_name_that_does_not_exist_is_reported_in_php_fpms_words() {
-        let nobody = || Some(Name::Name("aaaaaa".to_owned()));
-        let text = |pool: &PoolConfig| check(pool).unwrap_err().to_string();
-        let (mut user, mut group, mut owner) = (pool(), pool(), pool());
-        user.user = nobody();
-        group.group = nobody();
-        owner.socket.owner = nobody();
-        assert_eq!(text(&user), "[pool www] cannot get uid for user 'aaaaaa'");
-        assert_eq!(text(&group), "[pool www] cannot get gid for group 'aaaaaa'");
-        assert!(text(&owner).starts_with("[pool www] cannot get uid for user 'aaaaaa': "));
+        let (pool, socket) = (Lookup::of_pool("www"), Lookup::of_socket("www"));
+        let user = pool.user("aaaaaa").unwrap_err().to_string();
+        assert_eq!(user, "[pool www] cannot get uid for user 'aaaaaa'");
+        let group = pool.group("aaaaaa").unwrap_err().to_string();
+        assert_eq!(group, "[pool www] cannot get gid for group 'aaaaaa'");
+        let owner = socket.user("aaaaaa").unwrap_err().to_string();
+        assert!(owner.starts_with("[pool www] cannot get uid for user 'aaaaaa': "));
     }
 
     #[test]

@@ -147,11 +147,6 @@ pub(crate) fn leave_standard_error() -> RawFd {
     LOG.leave_standard_error()
 }
 
-/// Drops every line below `level` from now on, in this process and those it forks or starts; php-fpm's `log_level`.
-pub(crate) fn set_level(level: Level) {
-    LOG.set_level(level);
-}
-
 /// The lowest level that is written.
 pub(crate) fn level() -> Level {
     LOG.settings().level
@@ -183,12 +178,6 @@ pub(crate) fn write(level: Level, message: fmt::Arguments<'_>) {
 /// Writes lines that have their head already, as [`WorkerPipes::read`] makes them.
 pub(crate) fn write_lines(level: Level, lines: &[u8]) {
     LOG.write_lines(level, lines);
-}
-
-/// Writes a message at level ALERT.
-#[track_caller]
-pub(crate) fn alert(message: fmt::Arguments<'_>) {
-    write(Level::Alert, message);
 }
 
 /// Writes a message at level ERROR.

@@ -42,7 +42,7 @@ pub(crate) use opcache::OpcacheFigures;
 pub(crate) use processes::{ProcessCount, ProcessShare};
 pub(crate) use slot::Slot;
 pub(crate) use snapshot::{Lost, ProcessView, Snapshot, WorkerSnapshot};
-pub(crate) use worker::{Moment, RequestEntry, RequestInfo, Stage, Worker, cpu_time};
+pub(crate) use worker::{Moment, RequestEntry, RequestInfo, Stage, Worker};
 
 /// The mapped memory of one pool.
 pub(crate) struct Scoreboard {
@@ -382,6 +382,7 @@ impl Scoreboard {
     }
 
     /// What [`Worker::begin`] and its like have written about one worker, by its [number](WorkerSnapshot::number).
+    #[cfg(test)]
     pub(crate) fn request_of(&self, worker: usize) -> Option<RequestEntry> {
         self.worker_cells().get(worker).map(WorkerCells::read)
     }

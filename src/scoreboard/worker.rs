@@ -99,13 +99,6 @@ impl Moment {
     }
 }
 
-/// CPU time that the calling thread has used, for the difference between two calls.
-pub(crate) fn cpu_time() -> Duration {
-    let used = clock_gettime(ClockId::ThreadCPUTime);
-    let nanoseconds = u32::try_from(used.tv_nsec).unwrap_or(0);
-    Duration::new(u64::try_from(used.tv_sec).unwrap_or(0), nanoseconds)
-}
-
 /// What the scoreboard keeps of a request's variables. Each is cut to what php-fpm has room for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RequestInfo<'r> {

@@ -146,7 +146,7 @@ impl Watch {
     pub(super) fn next_call(&self) -> Call {
         let mut last = self.sequence.load(Ordering::SeqCst);
         // A request that has been called long already is not one that two looks have seen.
-        let mut seen = if last % 2 == 0 { last } else { 0 };
+        let mut seen = if last.is_multiple_of(2) { last } else { 0 };
         let mut quiet = 0;
         loop {
             let rang = self.wait();

@@ -225,6 +225,7 @@ fn watchdog(time: Option<OsString>, watched: Option<OsString>, ours: i32) -> Opt
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -207,10 +207,6 @@ impl Pool {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.config.name
-    }
-
     /// Where it listens, if the system has chosen a port.
     pub(super) fn chosen_addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         let chosen = self.config.listen.iter().any(ListenAddress::has_any_port);
@@ -901,7 +897,7 @@ fn open_logs(config: &PoolConfig) -> Result<Logs, SupervisorError> {
         .slowlog_file
         .as_deref()
         .filter(|_| limits.slowlog.is_some())
-        .map(|path| log::open_slow_log(path));
+        .map(log::open_slow_log);
     Ok(Logs {
         access: access.transpose()?,
         slow: slow.transpose()?,

@@ -164,6 +164,7 @@ pub(crate) fn bind_pools(
 
 impl ListeningSockets {
     /// Binds all that one pool listens at, or nothing.
+    #[cfg(test)]
     pub(crate) fn bind(pool: &PoolConfig) -> Result<Self, SocketError> {
         Binder::new(Inherited::none()).bind(&pool.name, &pool.listen, &pool.socket)
     }

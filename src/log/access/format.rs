@@ -108,13 +108,6 @@ impl AccessFormat {
             .any(|item| matches!(item, Item::Header(_)))
     }
 
-    /// Whether lines tell memory, so that PHP has to be asked.
-    pub(crate) fn needs_memory(&self) -> bool {
-        self.items
-            .iter()
-            .any(|item| matches!(item, Item::Memory(_)))
-    }
-
     /// The number of times in a line.
     pub(super) fn times(&self) -> usize {
         self.items

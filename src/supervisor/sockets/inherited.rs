@@ -38,6 +38,7 @@ pub(super) struct InheritedSocket {
 
 impl Inherited {
     /// None at all.
+    #[cfg(test)]
     pub(crate) fn none() -> Self {
         Self::default()
     }
