@@ -38,7 +38,7 @@ pub(crate) use self::worker::{
 
 use self::children::{Burial, Children};
 use self::fork::{Forked, SignalQueue};
-use self::privileges::become_worker;
+use self::privileges::{become_worker, set_environment};
 use crate::config::PoolConfig;
 use crate::descriptor::{high_fd, reserve_low};
 use crate::log::{self, LogFile, Pipes, Source};
@@ -193,6 +193,10 @@ impl<E> PoolProcess<E> {
         let drain = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // What PHP opens for life (OPcache's lock file) stays clear of the numbers that some scripts close.
         let scripts_own = reserve_low()?;
+        if cfg!(php_zts) {
+            // Extensions of the pool's own are loaded now rather than in the worker process.
+            set_environment(&start.identity, false);
+        }
         let held = hold_stderr(&start.config);
         let started = startup(&start.config);
         let words = held.map(HeldStderr::release).unwrap_or_default();

@@ -309,7 +309,8 @@ fn load_time_zone() {
     unsafe { libc::localtime_r(&0, parts.as_mut_ptr()) };
 }
 
-fn set_environment(identity: &Identity, clear: bool) {
+/// The environment of a pool. For a process that has one thread.
+pub(super) fn set_environment(identity: &Identity, clear: bool) {
     if clear {
         // SAFETY: the process has one thread, so nobody reads the environment meanwhile.
         unsafe { libc::clearenv() };
