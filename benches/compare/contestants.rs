@@ -93,7 +93,7 @@ impl Setup {
     pub(crate) fn fe_php(self, root: &Path, other: Option<(&str, &Path)>) -> Contestant {
         if LOGGED.load(Ordering::Relaxed) {
             let (name, program) =
-                other.unwrap_or(("fe-php", Path::new(env!("CARGO_BIN_EXE_fe-php"))));
+                other.unwrap_or_else(|| ("fe-php", Path::new(env!("CARGO_BIN_EXE_fe-php"))));
             let mut command = Command::new(program);
             command.arg("fpm");
             return self.by_configuration(name, command, root);

@@ -22,6 +22,11 @@ impl Slot {
             .store(State::Serving as u32, Ordering::Release);
     }
 
+    /// The process has so many PHP workers (threads) from now on; no more than it was claimed for.
+    pub(crate) fn set_threads(&self, threads: u32) {
+        self.cells().threads.store(threads, Ordering::Relaxed);
+    }
+
     /// No new request will be taken.
     pub(crate) fn set_draining(&self) {
         self.cells()

@@ -28,11 +28,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::books::Books;
+use super::crew::News;
 use super::exchange::Exchange;
 use super::job::Home;
 use super::reactor::{Reactor, TICK, wake};
@@ -68,6 +69,8 @@ pub(crate) struct Seat {
     reactor: Mutex<Reactor>,
     watch: Arc<Watch>,
     reports: Arc<Reports>,
+    /// Where to say that more PHP threads are needed, if there may be more.
+    crew: Option<Sender<News>>,
     /// Interrupts whoever waits in the reactor.
     wake: Arc<OwnedFd>,
     /// The helper drives the reactor.
@@ -101,6 +104,7 @@ impl Seat {
         watch: Arc<Watch>,
         wake: Arc<OwnedFd>,
         reports: Arc<Reports>,
+        crew: Option<Sender<News>>,
         limiter: Option<Arc<TimeLimiter>>,
         serving: &Arc<AtomicUsize>,
     ) -> Arc<Self> {
@@ -109,6 +113,7 @@ impl Seat {
             reactor: Mutex::new(reactor),
             watch,
             reports,
+            crew,
             wake,
             driving: AtomicBool::new(false),
             release: AtomicBool::new(false),
@@ -119,7 +124,7 @@ impl Seat {
         })
     }
 
-    fn spawn_helper(self: &Arc<Self>) -> std::io::Result<()> {
+    pub(super) fn spawn_helper(self: &Arc<Self>) -> std::io::Result<()> {
         let seat = Arc::clone(self);
         thread::Builder::new()
             .name("fe-php helper".to_owned())
@@ -154,7 +159,7 @@ impl Seat {
             while self.watch.runs(sequence) {
                 let all_busy = reactor.become_busy();
                 if all_busy && !told {
-                    self.reports.send(WorkerMessage::AllBusy);
+                    self.ask_for_more();
                 }
                 told = all_busy;
                 reactor.expire_queued();
@@ -166,8 +171,17 @@ impl Seat {
         }
     }
 
+    /// All are busy.
+    fn ask_for_more(&self) {
+        match &self.crew {
+            // If it is full, the crew is about to look anyway.
+            Some(crew) => drop(crew.try_send(News::AllBusy)),
+            None => self.reports.send(WorkerMessage::AllBusy),
+        }
+    }
+
     /// Serves with this PHP thread until the reactor is finished; returns the exit status of the process.
-    fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>, books: &mut Books) -> i32 {
+    pub(super) fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>, books: &mut Books) -> i32 {
         let Pool { slot, settings, .. } = *pool;
         // Set once: a seat has one PHP thread.
         let _ = self.interrupter.set(php.interrupter());
@@ -405,57 +419,6 @@ pub(crate) fn run_alone(seat: &Arc<Seat>, php: &mut PhpThread, pool: &Pool<'_>) 
         return 1;
     }
     seat.serve(php, pool, &mut (pool.books)(0))
-}
-
-/// Serves on ZTS, with a PHP thread for each seat.
-pub(crate) fn run_threads(seats: &[Arc<Seat>], engine: &Arc<Engine>, pool: &Pool<'_>) -> i32 {
-    let (open_gate, gate) = bounded::<()>(seats.len());
-    let status = Mutex::new(0);
-    thread::scope(|scope| {
-        for (number, seat) in seats.iter().enumerate() {
-            let (gate, status) = (gate.clone(), &status);
-            let thread = thread::Builder::new()
-                .name(format!("php {number}"))
-                .stack_size(PHP_STACK);
-            let spawned = seat.spawn_helper().and_then(|()| {
-                thread.spawn_scoped(scope, move || {
-                    // All threads or none: see below.
-                    if gate.recv().is_err() {
-                        return;
-                    }
-                    let own = match PhpThread::attach(engine) {
-                        Ok(mut php) => {
-                            (pool.apply_settings)();
-                            let number = u32::try_from(number).unwrap_or(u32::MAX);
-                            seat.serve(&mut php, pool, &mut (pool.books)(number))
-                        }
-                        Err(error) => {
-                            log::error(format_args!("PHP thread {number} cannot start: {error}"));
-                            1
-                        }
-                    };
-                    let mut status = status.lock();
-                    *status = own.max(*status);
-                })
-            });
-            if let Err(error) = spawned {
-                log::error(format_args!(
-                    "PHP thread {number} or its helper cannot be started: {error}"
-                ));
-                // With fewer threads than the scoreboard says, requests would wait for nobody: end, and let the pool
-                // process try again.
-                drop(open_gate);
-                return 1;
-            }
-        }
-        for _ in seats {
-            // The channel has room for all.
-            let _ = open_gate.send(());
-        }
-        block_signals();
-        0
-    })
-    .max(status.into_inner())
 }
 
 /// A stack that most endless recursion fills only after `memory_limit` has ended it (PHP 8.2 does not measure its stack; what

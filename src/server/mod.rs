@@ -2,9 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::SIGQUIT;
 
@@ -21,6 +22,7 @@ mod allowed_clients;
 mod body;
 mod books;
 mod connection;
+mod crew;
 mod driver;
 mod exchange;
 mod handover;
@@ -38,6 +40,7 @@ mod watch;
 
 use allowed_clients::AllowedClients;
 use books::Books;
+use crew::{Crew, News};
 pub(crate) use driver::PHP_STACK;
 use reactor::{Control, QueueRules, ThreadQueue};
 use slow_log::SlowLog;
@@ -80,6 +83,11 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     } else {
         None
     };
+    if is_zts() {
+        // Those that are there from the start; it may have as many as it was given room for.
+        let first = Crew::at_start(&worker.config.pm, worker.threads);
+        worker.slot.set_threads(first);
+    }
     // `serving` wants the worker whole, so it is said before its parts are given away.
     worker.serving();
     let WorkerProcess {
@@ -115,9 +123,8 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     });
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
     let queue_rules = QueueRules::new(&config);
-    let undrained = Arc::new(AtomicU32::new(threads));
-    let mut seats = Vec::new();
-    for _ in 0..threads {
+    let undrained = Arc::new(AtomicU32::new(0));
+    let mut make_seat = |crew: Option<&Sender<News>>| -> std::io::Result<_> {
         let wake = Arc::new(high_fd(eventfd(
             0,
             EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
@@ -127,6 +134,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             let watch = Arc::clone(&watch);
             Arc::new(move || watch.alarm())
         };
+        undrained.fetch_add(1, Ordering::SeqCst);
         let reactor = reactor::Reactor::new(reactor::Sources {
             listeners: Arc::clone(&listeners),
             handover: Arc::clone(&handover),
@@ -144,15 +152,16 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             control: control.take(),
             before_waiting,
         })?;
-        seats.push(driver::Seat::new(
+        Ok(driver::Seat::new(
             reactor,
             watch,
             wake,
             Arc::clone(&reports),
+            crew.cloned(),
             limiter.clone(),
             &serving,
-        ));
-    }
+        ))
+    };
     let pool = driver::Pool {
         slot: &slot,
         settings: &settings,
@@ -171,14 +180,20 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         max_requests: u64::from(config.max_requests) * u64::from(threads),
         requests: AtomicU64::new(0),
     };
-    if is_zts() {
-        return Ok(driver::run_threads(&seats, &engine, &pool));
+    if !is_zts() {
+        let mut php = PhpThread::startup_thread(&engine)?;
+        return Ok(driver::run_alone(&make_seat(None)?, &mut php, &pool));
     }
-    let mut php = PhpThread::startup_thread(&engine)?;
-    match seats.as_slice() {
-        [seat] => Ok(driver::run_alone(seat, &mut php, &pool)),
-        _ => Err(format!("an NTS PHP has one thread, not {threads}").into()),
-    }
+    let crew = Crew {
+        name: &config.name,
+        engine: &engine,
+        pool: &pool,
+        scoreboard: &scoreboard,
+        pm: config.pm.clone(),
+        most: threads,
+        make_seat: &mut |sender| make_seat(Some(sender)),
+    };
+    Ok(crew.run())
 }
 
 /// Makes the pool's `php_value`s and the like PHP's own on this thread.
