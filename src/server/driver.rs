@@ -41,7 +41,7 @@ use super::script::ScriptSettings;
 use super::time_limits::{Clock, TimeLimiter, Verdict};
 use super::watch::{Call, Watch};
 use crate::engine::{
-    Engine, Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, exit_forked_child,
+    Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, exit_forked_child,
     request_takes_long,
 };
 use crate::log;
