@@ -2,7 +2,6 @@
 //! modules called `properties`.
 #![allow(dead_code, missing_docs)] // each is used in the package
 
-#[path = "../../../src/config.rs"]
 mod config;
 #[path = "../../../src/descriptor.rs"]
 mod descriptor;
