@@ -11,7 +11,7 @@ use super::client::{Address, Connection};
 use super::ini::Ini;
 use super::log::Log;
 use super::php;
-use super::process::Process;
+use super::process::{Identity, Process};
 use super::server::{READY, environment};
 
 /// A running php-fpm with a static pool.
@@ -105,6 +105,11 @@ impl Fpm {
     /// What it has logged.
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// All processes below the master.
+    pub(crate) fn descendants(&self) -> Vec<Identity> {
+        self.process.descendants()
     }
 
     /// Its worker processes.

@@ -22,9 +22,11 @@ pub(crate) struct Process {
 pub(crate) struct Identity {
     /// The process number.
     pub(crate) pid: i32,
-    parent: i32,
+    /// Its parent.
+    pub(crate) parent: i32,
     started: u64,
-    zombie: bool,
+    /// It has ended, and nobody has asked how.
+    pub(crate) zombie: bool,
 }
 
 impl Process {
