@@ -18,6 +18,7 @@ mod fastcgi;
 mod faults;
 mod fpm_notify;
 mod fpm_queue;
+mod fpm_status;
 mod frontends;
 mod isolation;
 mod logs;

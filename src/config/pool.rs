@@ -258,7 +258,7 @@ pub(crate) struct Limits {
     pub(crate) body_buffer: usize,
     /// Open connections of the pool.
     pub(crate) connections: u32,
-    /// Requests of the pool that wait for a worker; one more is answered FCGI_OVERLOADED.
+    /// Requests of the pool that wait for a worker (`pm.queue_max`); one more is refused as `pm.queue_answer` says.
     pub(crate) queue: u32,
     /// Requests that may be open at once on one connection.
     pub(crate) requests_per_connection: u32,
