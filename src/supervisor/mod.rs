@@ -316,6 +316,8 @@ impl Supervisor {
         }
         log::launched().map_err(SupervisorError::Setup)?;
         log::notice(format_args!("fpm is running, pid {}", getpid()));
+        // Children that ended while the program was executed anew have sent their signal to nobody.
+        self.reap()?;
         for pool in self.pools.iter_mut().flatten() {
             if pool.sockets().is_some() {
                 pool.bound_generations();
@@ -325,8 +327,9 @@ impl Supervisor {
                 pool.finish();
             }
         }
-        // Children that ended while the program was executed anew have sent their signal to nobody.
-        self.reap()
+        // Not before: the newest generation would be the one before the reload. Pools on demand are up already.
+        self.look_whether_up();
+        Ok(())
     }
 
     async fn run(&mut self) -> Result<(), SupervisorError> {

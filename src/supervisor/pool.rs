@@ -827,7 +827,7 @@ impl Pool {
         let mut finishing: Vec<&mut Generation> = self
             .generations
             .iter_mut()
-            .filter(|generation| generation.phase == Phase::Draining)
+            .filter(|generation| generation.phase == Phase::Draining && generation.exit.is_none())
             .collect();
         finishing.sort_by_key(|generation| generation.number);
         let most = MAX_GENERATIONS as usize - 2;
