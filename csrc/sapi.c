@@ -230,11 +230,7 @@ static int sapi_fe_deactivate(void)
 {
 	fe_php_request *request = fe_php_current();
 	if (request && SG(sapi_started) && !fe_php_forked) {
-		fe_php_end end = {zend_memory_peak_usage(true), SG(sapi_headers).http_response_code, {NULL, 0}};
-		if (SG(request_info).auth_user) {
-			end.auth_user.ptr = SG(request_info).auth_user;
-			end.auth_user.len = strlen(SG(request_info).auth_user);
-		}
+		fe_php_end end = {zend_memory_peak_usage(true), SG(sapi_headers).http_response_code};
 		fe_php_rust.ending(request->context, &end);
 		fe_php_rust.finish(request->context);
 	}

@@ -89,7 +89,6 @@ typedef struct fe_php_head {
 typedef struct fe_php_end {
 	size_t memory_peak;
 	int status; /* SG(sapi_headers).http_response_code, which may have been set too late */
-	fe_php_bytes auth_user;
 } fe_php_end;
 
 /* One element of fpm_get_status(). */

@@ -249,8 +249,6 @@ pub struct RequestEnd<'r> {
     pub memory_peak: usize,
     /// `SG(sapi_headers).http_response_code`: what the script set last, whether or not the client got that.
     pub status: u16,
-    /// `SG(request_info).auth_user`
-    pub auth_user: &'r [u8],
 }
 
 /// A value that `fpm_get_status()` returns.

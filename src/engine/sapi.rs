@@ -178,7 +178,6 @@ extern "C" fn ending(context: *mut c_void, end: *const ffi::fe_php_end) {
             variables: context.variables,
             memory_peak: end.memory_peak,
             status: u16::try_from(end.status).unwrap_or(0),
-            auth_user: lent(end.auth_user.ptr, end.auth_user.len),
         });
     });
 }

@@ -39,6 +39,7 @@ struct Access {
     uri: Vec<u8>,
     query: Vec<u8>,
     script: Vec<u8>,
+    user: Vec<u8>,
     headers: Vec<u8>,
     content_length: u64,
 }
@@ -59,6 +60,7 @@ impl Books {
             uri: Vec::new(),
             query: Vec::new(),
             script: Vec::new(),
+            user: Vec::new(),
             headers: Vec::new(),
             content_length: 0,
         });
@@ -101,12 +103,12 @@ impl Account for &mut Books {
         let measures_cpu = self.worker.as_ref().is_some_and(Worker::measures_cpu)
             || self.access.as_ref().is_some_and(|access| access.needs_cpu);
         self.cpu = measures_cpu.then(CpuTime::now);
+        let user = if start.authorization.is_empty() {
+            Vec::new()
+        } else {
+            basic_user(start.authorization)
+        };
         if let Some(worker) = &mut self.worker {
-            let user = if start.authorization.is_empty() {
-                Vec::new()
-            } else {
-                basic_user(start.authorization)
-            };
             worker.begin(
                 self.accepted,
                 &RequestInfo {
@@ -125,6 +127,7 @@ impl Account for &mut Books {
                 (&mut access.uri, start.request_uri),
                 (&mut access.query, start.query_string),
                 (&mut access.script, start.script),
+                (&mut access.user, user.as_slice()),
             ] {
                 kept.clear();
                 kept.extend_from_slice(value);
@@ -173,7 +176,7 @@ impl Account for &mut Books {
                 uri: &access.uri,
                 query: &access.query,
                 script: &access.script,
-                user: end.auth_user,
+                user: &access.user,
                 content_length: access.content_length,
                 status: end.status,
                 variables: end.variables,

@@ -134,7 +134,7 @@ fn answer_page(
         method: value(b"REQUEST_METHOD"),
         request_uri: value(b"SCRIPT_NAME"),
         query_string: value(b"QUERY_STRING"),
-        script: value(b"SCRIPT_FILENAME"),
+        script: b"", // there is none: php-fpm looks for it, and finds no file
         authorization: value(b"HTTP_AUTHORIZATION"),
         content_length: length
             .and_then(|length| length.trim().parse().ok())
@@ -144,6 +144,12 @@ fn answer_page(
     let _ = body;
     let pages = Arc::clone(books.pages());
     let page = pages.page(kind, variables);
+    if books.wants_headers() {
+        let end = memchr::memmem::find(&page, b"\r\n\r\n").unwrap_or(page.len());
+        let lines = page[..end].split(|&byte| byte == b'\n');
+        let lines: Vec<&[u8]> = lines.map(<[u8]>::trim_ascii_end).collect();
+        books.head(&lines);
+    }
     // A client that has gone needs no page.
     let _ = exchange.forward(RecordType::Stdout, &page);
     books.end(
@@ -151,7 +157,6 @@ fn answer_page(
             variables,
             memory_peak: 0,
             status: 200,
-            auth_user: b"",
         },
         exchange.output(),
     );

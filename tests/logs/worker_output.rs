@@ -80,13 +80,11 @@ fn compare(pool: &str) {
 }
 
 #[test]
-#[ignore = "until fe-php reads php-fpm.conf and catches its workers' output"]
 fn decorated_lines_are_equal() {
     compare("catch_workers_output = yes\n");
 }
 
 #[test]
-#[ignore = "until fe-php reads php-fpm.conf and catches its workers' output"]
 fn plain_lines_are_equal() {
     compare("catch_workers_output = yes\ndecorate_workers_output = no\n");
 }
