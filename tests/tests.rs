@@ -16,6 +16,7 @@ mod differential;
 mod extensions;
 mod fastcgi;
 mod faults;
+mod fpm;
 mod fpm_notify;
 mod fpm_queue;
 mod fpm_status;

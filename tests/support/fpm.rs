@@ -119,7 +119,7 @@ impl Fpm {
 }
 
 /// php-fpm of the PHP under test; without it there is nothing to compare with.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     php::fpm().unwrap_or_else(|| {
         panic!(
             "no php-fpm of PHP {} found: `make test` installs it (Debian: apt-get install php{}-fpm); or set PHP_FPM",

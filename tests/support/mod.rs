@@ -2,6 +2,7 @@
 #![allow(dead_code)] // a helper is written for all feature files, not for each
 
 pub(crate) mod client;
+pub(crate) mod configured;
 pub(crate) mod fpm;
 pub(crate) mod ini;
 pub(crate) mod log;

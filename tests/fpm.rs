@@ -1,0 +1,4 @@
+//! A server configured by php-fpm.conf: what php-fpm's own test suite (`make conformance`) does not cover.
+
+mod load;
+mod reload;

@@ -1,0 +1,355 @@
+//! Reload (SIGUSR2) and stop of a configured server: nothing is lost, and what has changed takes effect.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::load::{Figures, Load, SCRIPT};
+use crate::support::client::Address;
+use crate::support::configured::{Builder, Configured, Program};
+use crate::support::php;
+use crate::support::server::READY;
+use crate::support::{holds_within, wait_until};
+
+const PID: &str = "<?php echo getmypid();";
+
+/// Two pools, one at each kind of address, whose workers are recycled all the time.
+fn busy_pools(port: u16) -> String {
+    let lines = "pm = static\npm.max_children = 12\npm.max_requests = 4";
+    let unix = Configured::pool("unix", lines);
+    format!("{unix}[tcp]\nlisten = 127.0.0.1:{port}\n{{user}}\n{lines}\n")
+}
+
+/// A port that nobody listens at.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// 32 clients while the server is reloaded `reloads` times; and on, until `recycled` worker processes have been replaced.
+fn reload_under_load(
+    program: Program,
+    global: &str,
+    reloads: usize,
+    recycled: usize,
+) -> (Figures, String) {
+    let port = free_port();
+    let server = Configured::builder(&format!("{global}\n{}", busy_pools(port)))
+        .program(program)
+        .start();
+    server.php("load.php", SCRIPT);
+    let addresses = [
+        server.address("unix"),
+        Address::Tcp(format!("127.0.0.1:{port}")),
+    ];
+    let figures = Load::run(32, &addresses, &server.files().root(), |load| {
+        for _ in 0..reloads {
+            server.reload();
+            thread::sleep(Duration::from_millis(150));
+        }
+        holds_within(Duration::from_secs(120), || load.processes() >= recycled);
+    });
+    (figures, server.log().text())
+}
+
+#[test]
+fn no_request_fails_through_reloads_and_recycled_workers() {
+    let (stock, _) = reload_under_load(Program::Stock, "", 5, 0);
+    stock.show("php-fpm, 5 reloads");
+    let (patient, _) = reload_under_load(Program::Stock, "process_control_timeout = 10", 5, 0);
+    patient.show("php-fpm, 5 reloads with process_control_timeout = 10");
+    // A ZTS pool is recycled as a whole, at most every two seconds.
+    let recycled = if php::is_zts() {
+        2 * 22
+    } else {
+        24 + 20 * 24 + 200
+    };
+    let (ours, log) = reload_under_load(Program::FePhp, "", 20, recycled);
+    ours.show("fe-php, 20 reloads");
+    assert!(
+        ours.failures.is_empty(),
+        "{} requests failed: {:#?}\n{log}",
+        ours.failures.len(),
+        &ours.failures[..ours.failures.len().min(20)]
+    );
+    assert!(ours.processes >= recycled, "{} processes", ours.processes);
+    assert!(ours.kept > 200 && ours.answered > 500);
+}
+
+/// 32 clients, and SIGQUIT in the middle: what was sent before is answered.
+#[test]
+fn requests_that_were_sent_before_sigquit_are_answered() {
+    // Some run, some wait for a worker, some have not been read.
+    let lines = "pm = static\npm.max_children = 8";
+    let mut server = Configured::builder(&Configured::pool("www", lines)).start();
+    server.php("load.php", SCRIPT);
+    server.php("pid.php", PID);
+    let requests: Vec<_> = (0..32)
+        .map(|number| {
+            let time = 1 + number * 499_000 / 31;
+            let request = server.request(&format!("/load.php?id={number}&us={time}"));
+            if number % 2 == 0 {
+                request.keep()
+            } else {
+                request
+            }
+        })
+        .collect();
+    // Kept-alive connections have been used before.
+    let mut connections: Vec<_> = requests.iter().map(|_| server.connect("www")).collect();
+    for connection in &mut connections {
+        connection.exchange(&server.request("/pid.php").keep());
+    }
+    for (connection, request) in connections.iter_mut().zip(&requests) {
+        connection.send(&request.encode());
+    }
+    server.signal(Signal::QUIT);
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let response = connection.response(1);
+        assert_eq!(response.status, 200, "{response:?}");
+        let start = format!("{number} 0 ");
+        assert!(response.text().starts_with(&start), "{response:?}");
+        connection.expect_close();
+    }
+    assert!(server.wait_exit().success());
+    server.log().expect("exiting, bye-bye!");
+}
+
+#[test]
+fn clients_of_a_stopping_server_lose_nothing_that_runs() {
+    let lines = "pm = static\npm.max_children = 32";
+    let mut server = Configured::builder(&Configured::pool("www", lines)).start();
+    server.php("load.php", SCRIPT);
+    let address = server.address("www");
+    let figures = Load::run(32, &[address], &server.files().root(), |load| {
+        wait_until("load", || load.answered() > 100);
+        assert_eq!(load.failed(), 0);
+        server.signal(Signal::QUIT);
+        server.wait_exit();
+    });
+    figures.show("fe-php, SIGQUIT under load");
+    // What comes later finds nobody there. FastCGI cannot announce a close: a kept-alive connection may end just when its
+    // client sends the next request.
+    let allowed = |failure: &&String| {
+        failure.contains("could not connect") || failure.contains("(kept alive)")
+    };
+    let lost: Vec<&String> = figures
+        .failures
+        .iter()
+        .filter(|failure| !allowed(failure))
+        .collect();
+    assert!(lost.is_empty(), "{lost:#?}\n{}", server.log().text());
+}
+
+#[test]
+fn broken_configuration_leaves_the_old_one_serving_and_is_explained() {
+    let good = Configured::pool("www", "pm = static\npm.max_children = 2");
+    let server = Configured::builder(&good).start();
+    server.php("pid.php", PID);
+    let mut kept = server.connect("www");
+    let request = server.request("/pid.php").keep();
+    let before = kept.exchange(&request).text();
+    let workers = server.worker_pids();
+    for (line, complaint) in [
+        ("pm.max_childen = 3", "unknown entry 'pm.max_childen'"),
+        ("pm.max_children = many", "is not a valid number"),
+        (
+            "pm.max_children = 0",
+            "pm.max_children must be a positive value",
+        ),
+        ("user = nobody-of-that-name", "cannot get uid for user"),
+    ] {
+        server.files().configure(&format!("{good}{line}\n"));
+        let refused = server.log().count("the old one goes on serving");
+        server.signal(Signal::USR2);
+        server
+            .log()
+            .expect_count("the old one goes on serving", refused + 1);
+        let said = server.log().expect(complaint);
+        // What is wrong with the values of a pool as a whole has no line, in php-fpm either.
+        if line.starts_with("pm.max_childen") || line.ends_with("many") {
+            let text = fs::read_to_string(server.files().config()).unwrap();
+            let number = text.lines().position(|found| found == line).unwrap() + 1;
+            let place = format!("[{}:{number}]", server.files().config().display());
+            assert!(said.contains(&place), "{place} in {said}");
+        }
+        assert_eq!(kept.exchange(&request).text(), before, "{line}");
+        assert_eq!(server.get("www", "/pid.php").status, 200, "{line}");
+        assert_eq!(server.worker_pids(), workers, "{line}");
+    }
+    // PHP's own start-up is part of the check.
+    server.files().configure(&good);
+    let ini = server.files().ini().directory.join("php.ini");
+    let php_ini = fs::read_to_string(&ini).unwrap();
+    fs::write(
+        &ini,
+        "opcache.preload=/no/such/preload.php\nopcache.preload_user=root\n",
+    )
+    .unwrap();
+    let refused = server.log().count("the old one goes on serving");
+    server.signal(Signal::USR2);
+    server
+        .log()
+        .expect_count("the old one goes on serving", refused + 1);
+    server.log().expect("/no/such/preload.php");
+    assert_eq!(kept.exchange(&request).text(), before);
+    fs::write(&ini, php_ini).unwrap();
+    server.reload();
+    assert_ne!(server.worker_pids(), workers);
+    assert_eq!(kept.exchange(&request).status, 200);
+}
+
+/// Puts a copy of `from` in place of `to`, as a package manager does.
+fn install(from: &Path, to: &Path) {
+    let new = to.with_extension("new");
+    fs::copy(from, &new).unwrap();
+    fs::rename(&new, to).unwrap();
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+#[test]
+fn reload_picks_up_an_upgraded_program_in_the_same_process() {
+    let ours = PathBuf::from(env!("CARGO_BIN_EXE_fe-php"));
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("fe-php");
+    install(&ours, &program);
+    let pool = Configured::pool("www", "pm = static\npm.max_children = 2");
+    let server = Configured::builder(&pool).executable(&program).start();
+    server.php("pid.php", PID);
+    let request = server.request("/pid.php").keep();
+    let mut kept = server.connect("www");
+    kept.exchange(&request);
+    let executed = |pid: i32| inode(Path::new(&format!("/proc/{pid}/exe")));
+    let old = inode(&program).unwrap();
+    assert_eq!(executed(server.pid()), Some(old));
+    install(&ours, &program);
+    let new = inode(&program).unwrap();
+    assert_ne!(new, old);
+    server.reload();
+    assert_eq!(executed(server.pid()), Some(new), "the supervisor");
+    wait_until("the old generation is gone", || {
+        let workers = server.worker_pids();
+        !workers.is_empty() && workers.iter().all(|&pid| executed(pid) == Some(new))
+    });
+    assert_eq!(kept.exchange(&request).status, 200);
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+}
+
+fn start(config: &str) -> (Configured, Builder) {
+    let builder = Configured::builder(config);
+    let server = builder.clone().start();
+    server.php("pid.php", PID);
+    server.php(
+        "sleep.php",
+        "<?php usleep((int) $_GET['ms'] * 1000); echo 'slept';",
+    );
+    (server, builder)
+}
+
+#[test]
+fn reload_adds_and_removes_pools() {
+    let pool = |name| Configured::pool(name, "pm = static\npm.max_children = 1");
+    let (server, _) = start(&[pool("one"), pool("two")].concat());
+    let (one, two, three) = (
+        server.address("one"),
+        server.address("two"),
+        server.address("three"),
+    );
+    let exists = |address: &Address| matches!(address, Address::Unix(path) if path.exists());
+    assert!(exists(&one) && exists(&two) && !exists(&three));
+    // A request of the pool that goes.
+    let mut running = server.connect("two");
+    running.send(&server.request("/sleep.php?ms=1500").encode());
+    // Until it runs.
+    thread::sleep(Duration::from_millis(100));
+    server
+        .files()
+        .configure(&[pool("one"), pool("three")].concat());
+    server.reload();
+    assert_eq!(server.get("one", "/pid.php").status, 200);
+    assert_eq!(server.get("three", "/pid.php").status, 200);
+    assert_eq!(running.response(1).text(), "slept");
+    assert!(!exists(&two), "the socket of the pool that is gone");
+    wait_until("the processes of the pool that is gone", || {
+        server.worker_pids().len() == 2
+    });
+}
+
+#[test]
+fn reload_raises_max_children() {
+    let pool = |children: u32| {
+        Configured::pool("www", &format!("pm = static\npm.max_children = {children}"))
+    };
+    let (server, _) = start(&pool(1));
+    let request = server.request("/pid.php").keep();
+    let mut kept = server.connect("www");
+    kept.exchange(&request);
+    server.files().configure(&pool(5));
+    server.reload();
+    let mut at_once: Vec<_> = (0..5).map(|_| server.connect("www")).collect();
+    for connection in &mut at_once {
+        connection.send(&server.request("/sleep.php?ms=400").encode());
+    }
+    for connection in &mut at_once {
+        assert_eq!(connection.response(1).text(), "slept");
+    }
+    let processes = if php::is_zts() { 1 } else { 5 };
+    wait_until("as many worker processes", || {
+        server.worker_pids().len() == processes
+    });
+    assert_eq!(kept.exchange(&request).status, 200);
+    server.files().configure(&pool(2));
+    server.reload();
+    wait_until("fewer worker processes", || {
+        server.worker_pids().len() == if php::is_zts() { 1 } else { 2 }
+    });
+    assert_eq!(kept.exchange(&request).status, 200);
+}
+
+#[test]
+fn reload_changes_the_listening_address_and_keeps_connections() {
+    let pool = |socket: &str| {
+        format!(
+            "[www]\nlisten = {{dir}}/{socket}.sock\n{{user}}\npm = static\npm.max_children = 1\n"
+        )
+    };
+    let (server, _) = start(&pool("before"));
+    let request = server.request("/pid.php").keep();
+    let mut kept = server.connect("before");
+    kept.exchange(&request);
+    server.files().configure(&pool("after"));
+    server.reload();
+    assert_eq!(server.get("after", "/pid.php").status, 200);
+    assert_eq!(kept.exchange(&request).status, 200);
+    wait_until("the old socket file is gone", || {
+        !server.files().path("before.sock").exists()
+    });
+}
+
+#[test]
+fn a_reload_during_a_reload_is_made_up_for() {
+    let pool = Configured::pool("www", "pm = static\npm.max_children = 1");
+    let (server, _) = start(&pool);
+    for _ in 0..5 {
+        server.signal(Signal::USR2);
+        thread::sleep(Duration::from_millis(20));
+    }
+    server.log().expect_count(READY, 2);
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+    // The last signal may have come after the configuration was read: it is obeyed too.
+    let changed = Configured::pool("www", "pm = static\npm.max_children = 1\nenv[MARK] = new");
+    server.php("mark.php", "<?php echo getenv('MARK');");
+    server.files().configure(&changed);
+    server.signal(Signal::USR2);
+    wait_until("the last configuration", || {
+        server.get("www", "/mark.php").text() == "new"
+    });
+}
