@@ -1,4 +1,7 @@
 //! A server configured by php-fpm.conf: what php-fpm's own test suite (`make conformance`) does not cover.
 
+mod config;
 mod load;
+mod pm;
 mod reload;
+mod status;
