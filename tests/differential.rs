@@ -19,7 +19,7 @@ mod sessions;
 mod suite;
 mod uploads;
 
-use suite::{compare, compare_with_fresh_fpm};
+use suite::{compare, compare_configured, compare_with_fresh_fpm};
 
 /// As Debian's php.ini for servers has it, where it matters here.
 const PRODUCTION: &[&str] = &[
@@ -184,4 +184,59 @@ fn scripts_see_the_same_environment_with_all_variables() {
         &[PRODUCTION, &ini].concat(),
         environment::cases,
     );
+}
+
+/// What pools commonly set, some of it with an effect on each request.
+const POOL: &str = "request_terminate_timeout = 60
+request_slowlog_timeout = 30
+slowlog = {directory}/slow.log
+access.log = {directory}/access.log
+access.format = \"%R %u %t %m %r%Q%q %s %f %{milli}d %{kilo}M %C\"
+pm.status_path = /status-of-the-pool
+ping.path = /ping-of-the-pool
+env[FROM_POOL] = yes
+php_value[auto_prepend_file] = none
+php_admin_value[include_path] = .:/usr/share/php
+catch_workers_output = yes
+";
+
+#[test]
+fn configured_pools_answer_requests_alike() {
+    compare_configured("requests", PRODUCTION, POOL, requests::cases);
+}
+
+#[test]
+fn configured_pools_read_bodies_alike() {
+    compare_configured("bodies", PRODUCTION, POOL, bodies::cases);
+}
+
+#[test]
+fn configured_pools_find_scripts_alike() {
+    compare_configured("paths", PRODUCTION, POOL, paths::cases);
+}
+
+#[test]
+fn configured_pools_send_heads_alike() {
+    compare_configured("headers", PRODUCTION, POOL, headers::cases);
+}
+
+#[test]
+fn configured_pools_report_errors_alike() {
+    compare_configured("errors", PRODUCTION, POOL, errors::cases);
+}
+
+#[test]
+fn configured_pools_end_scripts_alike() {
+    compare_configured("exits", PRODUCTION, POOL, exits::cases);
+}
+
+#[test]
+fn configured_pools_give_scripts_the_same_environment() {
+    compare_configured("environment", PRODUCTION, POOL, environment::cases);
+}
+
+#[test]
+fn configured_pools_give_scripts_the_whole_environment() {
+    let pool = format!("clear_env = no\n{POOL}");
+    compare_configured("environment", PRODUCTION, &pool, environment::cases);
 }

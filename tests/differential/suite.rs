@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use super::allowed;
 use crate::support::client::{Connection, Request, Response};
 use crate::support::fpm::Fpm;
+use crate::support::log::Log;
 use crate::support::server::Server;
 
 /// The cases of one comparison and the document root they live in.
@@ -37,15 +39,20 @@ struct Difference {
 /// Sends all `cases` to php-fpm and to fe-php, both with the php.ini lines `ini` (`{root}` is the document root), and panics if an answer differs where
 /// `allowed` does not list it, or if it does not differ where it is listed.
 pub(crate) fn compare(area: &str, ini: &[&str], cases: fn(&mut Suite)) {
-    compare_with(area, ini, "", cases);
+    compare_with(area, ini, "", false, cases);
+}
+
+/// The same through a pool of fe-php that is configured as php-fpm's is: both read the same php-fpm.conf, with `pool` in it.
+pub(crate) fn compare_configured(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
+    compare_with(area, ini, pool, true, cases);
 }
 
 /// The same with a php-fpm that executes each request in a new process, for what it fails to undo after a request.
 pub(crate) fn compare_with_fresh_fpm(area: &str, ini: &[&str], cases: fn(&mut Suite)) {
-    compare_with(area, ini, "pm.max_requests = 1", cases);
+    compare_with(area, ini, "pm.max_requests = 1", false, cases);
 }
 
-fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
+fn compare_with(area: &str, ini: &[&str], pool: &str, configured: bool, cases: fn(&mut Suite)) {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().canonicalize().unwrap();
     let mut suite = Suite {
@@ -71,10 +78,16 @@ fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
     let root = suite.root.to_str().unwrap();
     lines.extend(ini.iter().map(|line| line.replace("{root}", root)));
     let fpm = Fpm::start(&lines, pool, &base);
-    let builder = lines
-        .iter()
-        .fold(Server::builder(), |builder, line| builder.ini(line));
-    let server = builder.root(&suite.root).current_directory(&base).start();
+    let server: Box<dyn Ours> = if configured {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fe-php"));
+        command.arg("fpm");
+        Box::new(Fpm::start_as(command, &lines, pool, &base))
+    } else {
+        let builder = lines
+            .iter()
+            .fold(Server::builder(), |builder, line| builder.ini(line));
+        Box::new(builder.root(&suite.root).current_directory(&base).start())
+    };
 
     let stock = suite.run(&state, || fpm.connect());
     let ours = suite.run(&state, || server.connect());
@@ -101,6 +114,32 @@ fn compare_with(area: &str, ini: &[&str], pool: &str, cases: fn(&mut Suite)) {
         }
     }
     judge(area, &suite, &differences, server.log().path());
+}
+
+/// fe-php, however it was started.
+trait Ours {
+    fn connect(&self) -> Connection;
+    fn log(&self) -> &Log;
+}
+
+impl Ours for Server {
+    fn connect(&self) -> Connection {
+        self.connect()
+    }
+
+    fn log(&self) -> &Log {
+        self.log()
+    }
+}
+
+impl Ours for Fpm {
+    fn connect(&self) -> Connection {
+        self.connect()
+    }
+
+    fn log(&self) -> &Log {
+        self.log()
+    }
 }
 
 fn judge(area: &str, suite: &Suite, differences: &[Difference], log: &Path) {
