@@ -1,9 +1,9 @@
 //! php-fpm's checks of the whole configuration, in its order and words: `fpm_conf_post_process()` and
 //! `fpm_conf_process_all_pools()`. They also fill in what depends on other directives, and make paths absolute.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use super::directive::{Key, PRIORITY_UNSET};
 use super::file::{Failed, Section, Sections};
@@ -11,7 +11,7 @@ use super::messages::Messages;
 use super::options::{FpmOptions, PhpBuild};
 use super::pool::ListenAddress;
 use super::settings::Settings;
-use crate::log::{AccessFormat, DEFAULT_ACCESS_FORMAT, Level};
+use crate::log::{AccessFormat, DEFAULT_ACCESS_FORMAT, Level, open_log_file};
 use crate::users::Lookup;
 
 /// The checks.
@@ -531,11 +531,8 @@ impl Checker<'_> {
 
     /// A log that cannot be opened is found now rather than at the first line.
     fn open_log(&mut self, path: &str, problem: impl Fn(&str) -> String) -> Checked {
-        let opened = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path);
+        // As it will be opened: `/proc/self/fd/2` works for whatever that is.
+        let opened = open_log_file(Path::new(path));
         opened.map(drop).map_err(|error: io::Error| {
             self.messages.system_error(&problem(path), error);
             Failed

@@ -61,7 +61,7 @@ pub(crate) use access::{
     DEFAULT_ACCESS_FORMAT, open_access_log, open_slow_log,
 };
 pub(crate) use error_log::{Heritage, LogError};
-pub(crate) use file::LogFile;
+pub(crate) use file::{LogFile, open as open_log_file};
 pub(crate) use line::Errno;
 pub(crate) use php::PhpMessage;
 pub(crate) use worker_output::Source;
