@@ -22,11 +22,8 @@ pub(crate) const POOL_PROCESS: &str = "pool-process";
 ///
 /// It has a process group of its own, so that Ctrl-C reaches the supervisor only, which then does things in order.
 pub(crate) fn spawn_pool_process(pool: &str, control: OwnedFd) -> io::Result<Pid> {
-    let mut command = Command::new("/proc/self/exe");
-    for name in super::notify::VARIABLES {
-        command.env_remove(name);
-    }
-    let child = command
+    // The pool process itself forgets what of the environment is ours (zygote/fork.rs): a changed one would be sorted.
+    let child = Command::new("/proc/self/exe")
         .arg0(format!("fe-php: pool {pool}"))
         .arg(POOL_PROCESS)
         .stdin(Stdio::from(control))
