@@ -90,8 +90,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// How many worker processes there are to be. With ZTS there is one, which has all threads from the start: threads that
-    /// have nothing to do cost little.
+    /// How worker processes come and go. With ZTS there is one, whose threads are its own business (server/crew.rs).
     pub(crate) fn process_manager(&self) -> ProcessManager {
         match (&self.config.pm, self.threads > 1) {
             (ProcessManager::Dynamic { .. }, true) => ProcessManager::Static,

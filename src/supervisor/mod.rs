@@ -193,8 +193,10 @@ struct Supervisor {
     is_up: bool,
     ready: Option<OwnedFd>,
     check: Option<Check>,
-    /// Another SIGUSR2 has come while the check ran.
+    /// Another SIGUSR2 has come while the check ran, or a reload waits.
     reload_again: bool,
+    /// Since when a reload has waited for older generations to finish.
+    reload_waits: Option<Instant>,
     faults: Faults,
     pid_file: Option<PidFile>,
     notifier: Notifier,
@@ -297,6 +299,7 @@ impl Supervisor {
             ready,
             check: None,
             reload_again: false,
+            reload_waits: None,
             pid_file: None,
             signals,
             events,
@@ -337,7 +340,8 @@ impl Supervisor {
             let measures = self.pools.iter().flatten().any(Pool::has_process);
             let measure_at = measures.then_some(self.measure_at);
             let deadlines = self.pools.iter().flatten().filter_map(Pool::deadline);
-            let deadline = deadlines.chain(measure_at).min();
+            let reload_at = self.reload_waits.map(|_| Instant::now() + RELOAD_GLANCE);
+            let deadline = deadlines.chain(measure_at).chain(reload_at).min();
             let notify_at = self.notifier.deadline();
             tokio::select! {
                 signal = self.signals.next() => self.on_signal(signal).await?,
@@ -412,6 +416,12 @@ impl Supervisor {
             }
         }
         self.pools.iter_mut().flatten().for_each(Pool::on_deadline);
+        if self.reload_waits.is_some()
+            && self.state == State::Normal
+            && std::mem::take(&mut self.reload_again)
+        {
+            self.begin_reload();
+        }
         self.look_whether_up();
     }
 
@@ -470,6 +480,10 @@ impl Supervisor {
             self.reload_again = true;
             return;
         }
+        if self.is_reload_too_early() {
+            self.reload_again = true;
+            return;
+        }
         log::notice(format_args!("Reloading in progress ..."));
         match Check::start(&self.program) {
             Ok(check) => {
@@ -481,6 +495,29 @@ impl Supervisor {
                 self.program.path.display()
             )),
         }
+    }
+
+    /// Whether so many older generations still finish their requests that another reload would end one of them. Patience with
+    /// them has an end too.
+    fn is_reload_too_early(&mut self) -> bool {
+        let is_full = self.pools.iter().flatten().any(Pool::has_many_finishing);
+        if !is_full {
+            self.reload_waits = None;
+            return false;
+        }
+        let since = match self.reload_waits {
+            Some(since) => since,
+            None => {
+                log::notice(format_args!(
+                    "a reload waits for workers of earlier reloads that still finish their requests, {} seconds at most",
+                    RELOAD_PATIENCE.as_secs()
+                ));
+                Instant::now()
+            }
+        };
+        let waits = since.elapsed() < RELOAD_PATIENCE;
+        self.reload_waits = waits.then_some(since);
+        waits
     }
 
     fn end_check(&mut self, check: Check, exit: process::Exit) {
@@ -580,6 +617,10 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// How often the listen queues are looked at, as php-fpm does.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a reload waits for workers of earlier ones, and how often it looks.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
+const RELOAD_GLANCE: Duration = Duration::from_millis(50);
 
 /// How long the supervisor waits for pool processes to log what their worker processes have said.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);

@@ -822,6 +822,15 @@ impl Pool {
                 .all(|generation| generation.phase != Phase::Starting)
     }
 
+    /// Whether another reload would have to end an older generation.
+    pub(super) fn has_many_finishing(&self) -> bool {
+        let finishing = self
+            .generations
+            .iter()
+            .filter(|generation| generation.phase == Phase::Draining && generation.exit.is_none());
+        finishing.count() > MOST_FINISHING
+    }
+
     /// Makes room for another generation after a reload: of those that still finish long requests, only so many may.
     pub(super) fn bound_generations(&mut self) {
         let mut finishing: Vec<&mut Generation> = self
@@ -830,11 +839,10 @@ impl Pool {
             .filter(|generation| generation.phase == Phase::Draining && generation.exit.is_none())
             .collect();
         finishing.sort_by_key(|generation| generation.number);
-        let most = MAX_GENERATIONS as usize - 2;
-        let count = finishing.len().saturating_sub(most);
+        let count = finishing.len().saturating_sub(MOST_FINISHING);
         for generation in finishing.into_iter().take(count) {
             log::warning(format_args!(
-                "[pool {}] {most} older generations of workers still finish their requests: pool process {} (generation {}), the \
+                "[pool {}] {MOST_FINISHING} older generations of workers still finish their requests: pool process {} (generation {}), the \
                  oldest, is ended",
                 self.config.name, generation.pid, generation.number
             ));
@@ -928,6 +936,8 @@ fn handover_socket() -> io::Result<(OwnedFd, OwnedFd)> {
 /// One that serves, one that starts, and two that still finish long requests: more would take too much memory and too
 /// many database connections. Further replacements wait.
 const MAX_GENERATIONS: u32 = 4;
+
+const MOST_FINISHING: usize = MAX_GENERATIONS as usize - 2;
 
 /// For worker processes that have died and are not reaped yet when their successors start.
 const SPARE_SLOTS: u32 = 8;

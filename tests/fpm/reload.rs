@@ -81,6 +81,28 @@ fn no_request_fails_through_reloads_and_recycled_workers() {
     assert!(ours.kept > 200 && ours.answered > 500);
 }
 
+/// A request runs in each of more generations than there may be at once: the next reload waits rather than end the oldest.
+#[test]
+fn a_reload_waits_for_the_requests_of_earlier_generations() {
+    let server =
+        Configured::builder(&Configured::pool("www", "pm = static\npm.max_children = 2")).start();
+    let source = "<?php touch(__DIR__ . '/' . $_GET['n']); usleep(2_500_000); echo 'whole';";
+    server.php("slow.php", source);
+    let mut connections = Vec::new();
+    for number in 0..6 {
+        let mut connection = server.connect("www");
+        connection.send(&server.request(&format!("/slow.php?n={number}")).encode());
+        connections.push(connection);
+        let begun = server.files().root().join(number.to_string());
+        wait_until("the request runs", || begun.exists());
+        server.reload();
+    }
+    for mut connection in connections {
+        assert_eq!(connection.response(1).text(), "whole");
+    }
+    server.log().expect("a reload waits for workers");
+}
+
 /// 32 clients, and SIGQUIT in the middle: what was sent before is answered.
 #[test]
 fn requests_that_were_sent_before_sigquit_are_answered() {
