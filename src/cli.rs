@@ -225,6 +225,7 @@ impl Fpm {
                 defines: self.defines,
             },
             pcntl: self.pcntl,
+            inherits_stderr: true,
             time_limits: TimeLimits {
                 terminate: time_limits.request_terminate_timeout,
                 track_finished: time_limits.request_terminate_timeout_track_finished,

@@ -312,3 +312,14 @@ server!(
         }
     }
 );
+
+#[test]
+fn what_scripts_say_on_standard_error_is_seen_where_the_server_was_started() {
+    let s = crate::support::server::Server::builder().start();
+    s.php(
+        "say.php",
+        "<?php file_put_contents('php://stderr', \"raw words\\n\");",
+    );
+    s.get("/say.php");
+    s.expect_log("raw words");
+}

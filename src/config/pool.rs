@@ -54,6 +54,9 @@ pub(crate) struct PoolConfig {
     pub(crate) apparmor_hat: Option<String>,
     /// `catch_workers_output`
     pub(crate) catch_workers_output: bool,
+    /// What worker processes say on standard error goes where the supervisor's goes; for a pool that the command line
+    /// describes.
+    pub(crate) inherits_stderr: bool,
     /// `decorate_workers_output`
     pub(crate) decorate_workers_output: bool,
     /// `clear_env`
@@ -300,6 +303,7 @@ impl PoolConfig {
             chdir: None,
             apparmor_hat: None,
             catch_workers_output: false,
+            inherits_stderr: false,
             decorate_workers_output: true,
             clear_env: true,
             env: Vec::new(),

@@ -315,6 +315,7 @@ impl<E> PoolProcess<E> {
         let crash_log = log::leave_standard_error();
         let stderr = match pipes {
             Some(pipes) => pipes.into_child().map(Some),
+            None if self.start.config.inherits_stderr => Ok(None),
             None => log::to_null().map(|()| None),
         };
         let stderr = match stderr {
