@@ -118,7 +118,7 @@ bool fe_php_show_information(void)
 {
 	volatile bool shown = false; /* written between setjmp and longjmp */
 
-	fe_php_sapi.phpinfo_as_text = 1;
+	sapi_module.phpinfo_as_text = 1;
 	fe_php_to_stdout = true;
 	zend_first_try {
 		SG(server_context) = NULL;

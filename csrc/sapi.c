@@ -28,6 +28,16 @@ bool fe_php_to_stdout = false;
 static char *kept_ini_entries;
 static char *kept_ini_path;
 static char *kept_executable;
+static bool extended_info;
+
+/* -e: ZEND_EXT_STMT and the like, for debuggers and profilers. Each thread compiles by its own options. */
+static void compile_with_options(void)
+{
+	if (extended_info) {
+		CG(compiler_options) |= ZEND_COMPILE_EXTENDED_INFO;
+	}
+}
+
 
 /* ub_write: output that has passed PHP's own buffers. php-fpm: a failed write ends the script unless
  * ignore_user_abort (php_handle_aborted_connection bails out). */
@@ -361,6 +371,7 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	kept_ini_entries = startup->ini_entries ? strdup(startup->ini_entries) : NULL;
 	fe_php_sapi.php_ini_path_override = kept_ini_path;
 	fe_php_sapi.php_ini_ignore = startup->no_ini;
+	extended_info = startup->extended_info;
 	fe_php_sapi.ini_entries = kept_ini_entries;
 	fe_php_sapi.executable_location = kept_executable;
 	SG(server_context) = NULL;
@@ -385,6 +396,7 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	SIGG(reset) = 0;
 #endif
 	fe_php_keep_bodies_in_memory();
+	compile_with_options();
 	return 0;
 }
 
@@ -409,6 +421,7 @@ void fe_php_thread_attach(void)
 	SIGG(reset) = 0;
 # endif
 	fe_php_keep_bodies_in_memory();
+	compile_with_options();
 #endif
 }
 

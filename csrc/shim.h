@@ -141,6 +141,7 @@ typedef struct fe_php_startup {
 	const char *executable;  /* PHP_BINARY */
 	const char *directory;   /* where requests start and end */
 	bool no_ini;             /* -n */
+	bool extended_info;      /* -e */
 } fe_php_startup;
 int fe_php_module_startup(const fe_php_startup *startup);
 void fe_php_module_shutdown(void);

@@ -223,6 +223,7 @@ impl Fpm {
                 path: self.ini_path,
                 no_ini: self.no_ini,
                 defines: self.defines,
+                extended_info: false,
             },
             pcntl: self.pcntl,
             inherits_stderr: true,

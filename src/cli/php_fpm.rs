@@ -61,7 +61,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> PhpFpm {
             'y' => options.config_file = Some(value.to_owned()),
             'p' => options.prefix = Some(value.to_owned()),
             'g' => options.pid = Some(value.to_owned()),
-            'e' => options.extended_info = true,
+            'e' => options.ini.extended_info = true,
             't' => options.test = options.test.saturating_add(1),
             'R' => options.run_as_root = true,
             'D' => options.daemonize = Some(true),
@@ -284,6 +284,7 @@ mod tests {
                         ("a".to_owned(), "b=c".to_owned()),
                         ("d".to_owned(), "1".to_owned())
                     ],
+                    extended_info: true,
                 },
                 config_file: None,
                 prefix: Some("/p".to_owned()),
@@ -292,7 +293,6 @@ mod tests {
                 daemonize: Some(true),
                 force_stderr: true,
                 run_as_root: true,
-                extended_info: true,
             }
         );
         assert_eq!(served("--nodaemonize --test=x").test, 1);

@@ -8,7 +8,7 @@ use super::pool::IniConfig;
 /// php-fpm's command line, as far as it is about serving.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FpmOptions {
-    /// `-c`, `-n`, `-d`
+    /// `-c`, `-n`, `-d`, `-e`
     pub(crate) ini: IniConfig,
     /// `-y`: the configuration file.
     pub(crate) config_file: Option<String>,
@@ -24,8 +24,6 @@ pub(crate) struct FpmOptions {
     pub(crate) force_stderr: bool,
     /// `-R`
     pub(crate) run_as_root: bool,
-    /// `-e`
-    pub(crate) extended_info: bool,
 }
 
 /// What the configuration needs to know of the PHP that it is for.

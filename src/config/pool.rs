@@ -248,6 +248,8 @@ pub(crate) struct IniConfig {
     pub(crate) no_ini: bool,
     /// `-d name=value`, in order; they win over php.ini.
     pub(crate) defines: Vec<(String, String)>,
+    /// `-e`: scripts are compiled with what debuggers and profilers need.
+    pub(crate) extended_info: bool,
 }
 
 /// Limits on clients; each has a command line option of the same name.

@@ -14,6 +14,7 @@ pub(super) struct IniLocation {
 /// As php-fpm's stand-in: Debian compiles `/etc/php/X.Y/embed` (or `cli`) into libphp, but administrators configure
 /// `/etc/php/X.Y/fpm`.
 pub(super) fn locate(config: &IniConfig, compiled: &Path) -> IniLocation {
+    let has_phprc = std::env::var_os("PHPRC").is_some_and(|path| !path.is_empty());
     let fpm = compiled
         .parent()
         .filter(|parent| parent.starts_with("/etc/php"))
@@ -25,7 +26,8 @@ pub(super) fn locate(config: &IniConfig, compiled: &Path) -> IniLocation {
     let file_or_directory = config
         .path
         .clone()
-        .or_else(|| fpm.filter(|fpm| fpm.join("php.ini").is_file()));
+        // Where PHPRC says comes before PHP's own directory, as in php-fpm.
+        .or_else(|| fpm.filter(|fpm| !has_phprc && fpm.join("php.ini").is_file()));
     IniLocation {
         file_or_directory,
         scan_directory,

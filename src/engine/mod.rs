@@ -116,6 +116,7 @@ impl Engine {
             executable: executable.as_ptr(),
             directory: directory.as_ptr(),
             no_ini: ini.no_ini,
+            extended_info: ini.extended_info,
         };
         // SAFETY: the flag above makes this the first and only start; every pointer outlives the call, and the shim
         // copies what it keeps.

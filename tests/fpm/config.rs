@@ -412,3 +412,18 @@ fn the_version_is_shown_as_php_fpm_shows_it() {
     let expected = format!("PHP {} (fpm-fcgi)", php::version());
     assert!(text.contains(&expected), "{text}");
 }
+
+#[test]
+fn information_is_text_and_phprc_says_where_php_ini_is() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("php.ini"), "memory_limit = 55M\n").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fe-php"))
+        .args(["fpm", "-i"])
+        .env("PHPRC", directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text.contains("\nmemory_limit => 55M => 55M\n"), "{text}");
+    assert!(text.contains("\nServer API => FPM/FastCGI\n"), "{text}");
+}
