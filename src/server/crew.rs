@@ -155,25 +155,33 @@ impl Crew<'_> {
         for _ in 0..more {
             let number = *count;
             let seat = (self.make_seat)(sender)?;
-            seat.spawn_helper()?;
+            let thread = Arc::clone(&seat);
             let (engine, pool, sender) = (self.engine, self.pool, sender.clone());
-            thread::Builder::new()
-                .name(format!("php {number}"))
-                .stack_size(PHP_STACK)
-                .spawn_scoped(scope, move || {
-                    let status = match PhpThread::attach(engine) {
-                        Ok(mut php) => {
-                            (pool.apply_settings)();
-                            seat.serve(&mut php, pool, &mut (pool.books)(number))
-                        }
-                        Err(error) => {
-                            log::error(format_args!("PHP thread {number} cannot start: {error}"));
-                            1
-                        }
-                    };
-                    // The crew listens as long as there are threads.
-                    let _ = sender.send(News::Ended(status));
-                })?;
+            let php = move || {
+                let status = match PhpThread::attach(engine) {
+                    Ok(mut php) => {
+                        (pool.apply_settings)();
+                        thread.serve(&mut php, pool, &mut (pool.books)(number))
+                    }
+                    Err(error) => {
+                        log::error(format_args!("PHP thread {number} cannot start: {error}"));
+                        thread.dismiss();
+                        1
+                    }
+                };
+                // The crew listens as long as there are threads.
+                let _ = sender.send(News::Ended(status));
+            };
+            let started = seat.spawn_helper().and_then(|()| {
+                thread::Builder::new()
+                    .name(format!("php {number}"))
+                    .stack_size(PHP_STACK)
+                    .spawn_scoped(scope, php)
+            });
+            if let Err(error) = started {
+                seat.dismiss();
+                return Err(error);
+            }
             *count += 1;
             self.pool.slot.set_threads(*count);
         }

@@ -136,6 +136,13 @@ impl Seat {
             .map(drop)
     }
 
+    /// There will be no PHP thread: nothing is expected of this seat any more, and its helper ends.
+    pub(super) fn dismiss(&self) {
+        self.reactor.lock().retire();
+        self.serving.fetch_sub(1, Ordering::SeqCst);
+        self.watch.stop();
+    }
+
     fn help(&self) {
         loop {
             let sequence = match self.watch.next_call() {

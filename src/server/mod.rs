@@ -134,7 +134,6 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             let watch = Arc::clone(&watch);
             Arc::new(move || watch.alarm())
         };
-        undrained.fetch_add(1, Ordering::SeqCst);
         let reactor = reactor::Reactor::new(reactor::Sources {
             listeners: Arc::clone(&listeners),
             handover: Arc::clone(&handover),
@@ -152,6 +151,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             control: control.take(),
             before_waiting,
         })?;
+        undrained.fetch_add(1, Ordering::SeqCst);
         Ok(driver::Seat::new(
             reactor,
             watch,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
 
 use super::status::json;
@@ -278,4 +278,58 @@ fn max_children_is_never_exceeded_and_reaching_it_is_said_once() {
             assert_eq!(status["max children reached"], 1, "{status}");
         }
     }
+}
+
+/// A ZTS pool that cannot have another PHP thread goes on with those it has, and ends when it is replaced.
+#[test]
+fn pool_without_memory_for_another_thread_goes_on_and_can_be_replaced() {
+    if !php::is_zts() {
+        return;
+    }
+    let lines = "pm = dynamic\npm.max_children = 4\npm.start_servers = 1\npm.min_spare_servers = 1\n\
+                 pm.max_spare_servers = 1\nrequest_terminate_timeout = 2s\n";
+    let server = Configured::builder(&pool(lines)).start();
+    server.php("pid.php", PID);
+    server.php("sleep.php", "<?php usleep(500000); echo 'slept';");
+    server.php(
+        "read.php",
+        "<?php $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); fread($pair[0], 1);",
+    );
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+    let [worker] = server.worker_pids()[..] else {
+        panic!("not one process")
+    };
+    // Room for much, but not for a PHP thread's stack of 256 MB.
+    let status = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let size: u64 = size
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    let limit = Some(size * 1024 + (128 << 20));
+    prlimit(
+        Pid::from_raw(worker),
+        Resource::As,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )
+    .unwrap();
+    let mut busy: Vec<_> = (0..3).map(|_| server.connect("www")).collect();
+    for connection in &mut busy {
+        connection.send(&server.request("/sleep.php").encode());
+    }
+    server.log().expect("another PHP thread cannot be started");
+    for connection in &mut busy {
+        assert_eq!(connection.response(1).text(), "slept");
+    }
+    // A script that cannot be stopped has the process replaced: it ends once all other threads are done.
+    assert_eq!(server.get("www", "/read.php").status, 504);
+    wait_until("the old process has ended", || {
+        !server.worker_pids().contains(&worker)
+    });
+    assert_eq!(server.get("www", "/pid.php").status, 200);
 }
