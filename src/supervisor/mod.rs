@@ -193,15 +193,23 @@ struct Supervisor {
     is_up: bool,
     ready: Option<OwnedFd>,
     check: Option<Check>,
-    /// Another SIGUSR2 has come while the check ran, or a reload waits.
+    /// Another SIGUSR2 has come while the check ran, or before we were up.
     reload_again: bool,
-    /// Since when a reload has waited for older generations to finish.
-    reload_waits: Option<Instant>,
+    /// A reload waits for older generations to finish.
+    reload_waits: Option<ReloadWait>,
     faults: Faults,
     pid_file: Option<PidFile>,
     notifier: Notifier,
     signals: Signals,
     events: mpsc::UnboundedReceiver<Event>,
+}
+
+/// A reload that comes too early.
+#[derive(Debug, Clone, Copy)]
+struct ReloadWait {
+    since: Instant,
+    /// When to look again.
+    look_at: Instant,
 }
 
 /// As php-fpm's fpm_process_ctl has it.
@@ -340,7 +348,7 @@ impl Supervisor {
             let measures = self.pools.iter().flatten().any(Pool::has_process);
             let measure_at = measures.then_some(self.measure_at);
             let deadlines = self.pools.iter().flatten().filter_map(Pool::deadline);
-            let reload_at = self.reload_waits.map(|_| Instant::now() + RELOAD_GLANCE);
+            let reload_at = self.reload_waits.map(|wait| wait.look_at);
             let deadline = deadlines.chain(measure_at).chain(reload_at).min();
             let notify_at = self.notifier.deadline();
             tokio::select! {
@@ -362,12 +370,14 @@ impl Supervisor {
                 log::notice(format_args!("Terminating ..."));
                 self.notifier.stopping();
                 self.state = State::Terminating;
+                self.reload_waits = None;
                 self.pools.iter_mut().flatten().for_each(Pool::stop);
             }
             Signal::Finish if self.state == State::Normal => {
                 log::notice(format_args!("Finishing ..."));
                 self.notifier.stopping();
                 self.state = State::Finishing;
+                self.reload_waits = None;
                 self.pools.iter_mut().flatten().for_each(Pool::finish);
             }
             Signal::Reload if self.state == State::Normal => self.begin_reload(),
@@ -416,9 +426,9 @@ impl Supervisor {
             }
         }
         self.pools.iter_mut().flatten().for_each(Pool::on_deadline);
-        if self.reload_waits.is_some()
-            && self.state == State::Normal
-            && std::mem::take(&mut self.reload_again)
+        if self
+            .reload_waits
+            .is_some_and(|wait| wait.look_at <= Instant::now())
         {
             self.begin_reload();
         }
@@ -481,7 +491,6 @@ impl Supervisor {
             return;
         }
         if self.is_reload_too_early() {
-            self.reload_again = true;
             return;
         }
         log::notice(format_args!("Reloading in progress ..."));
@@ -506,7 +515,7 @@ impl Supervisor {
             return false;
         }
         let since = match self.reload_waits {
-            Some(since) => since,
+            Some(wait) => wait.since,
             None => {
                 log::notice(format_args!(
                     "a reload waits for workers of earlier reloads that still finish their requests, {} seconds at most",
@@ -516,15 +525,21 @@ impl Supervisor {
             }
         };
         let waits = since.elapsed() < RELOAD_PATIENCE;
-        self.reload_waits = waits.then_some(since);
+        self.reload_waits = waits.then(|| ReloadWait {
+            since,
+            look_at: Instant::now() + RELOAD_GLANCE,
+        });
         waits
     }
 
     fn end_check(&mut self, check: Check, exit: process::Exit) {
         if !check.finish(exit) || self.state != State::Normal {
-            self.reload_again = false;
             if self.state == State::Normal {
                 self.notifier.reload_failed();
+                // What was wrong may have been mended while we looked.
+                if std::mem::take(&mut self.reload_again) {
+                    self.begin_reload();
+                }
             }
             return;
         }

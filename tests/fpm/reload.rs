@@ -375,3 +375,36 @@ fn a_reload_during_a_reload_is_made_up_for() {
         server.get("www", "/mark.php").text() == "new"
     });
 }
+
+#[test]
+fn a_reload_that_comes_while_a_broken_configuration_is_checked_is_obeyed() {
+    let pool = Configured::pool("www", "pm = static\npm.max_children = 1");
+    let (server, _) = start(&pool);
+    let (began, goes_on) = (server.files().path("began"), server.files().path("goes-on"));
+    let preload = server.php(
+        "preload.php",
+        &format!(
+            "<?php touch('{}'); for ($i = 0; $i < 1000 && !file_exists('{}'); $i++) usleep(10000);\n\
+             throw new Exception('not preloaded');",
+            began.display(),
+            goes_on.display()
+        ),
+    );
+    let ini = server.files().ini().directory.join("php.ini");
+    let good = fs::read_to_string(&ini).unwrap();
+    let preloads = format!(
+        "{good}\nopcache.enable=1\nopcache.preload={}\nopcache.preload_user=root\n",
+        preload.display()
+    );
+    fs::write(&ini, preloads).unwrap();
+    server.signal(Signal::USR2);
+    wait_until("the check", || began.exists());
+    fs::write(&ini, good).unwrap();
+    server.signal(Signal::USR2);
+    // Until it has come: the supervisor does nothing else.
+    thread::sleep(Duration::from_millis(100));
+    fs::write(&goes_on, "").unwrap();
+    server.log().expect("the old one goes on serving");
+    server.log().expect_count(READY, 2);
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+}
