@@ -13,19 +13,24 @@
 //!
 //! Generations share everything but memory: listening sockets, the hand-over socket and the scoreboard outlive them.
 
+mod shared;
+mod succession;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{Pid, getpid};
 use tokio::task::JoinHandle;
 
+pub(super) use self::shared::ProcessLimit;
+
+use self::shared::{Logs, capacity, handover_socket, open_logs, threads};
 use super::SupervisorError;
 use super::generation::{EventKind, EventSender, Generation, Phase};
 use super::listen_queue::ListenQueues;
-use super::messages::{Channel, FromPool, PhpFacts, ReopenedLogs, ReplaceReason, Start, ToPool};
+use super::messages::{Channel, PhpFacts, ReopenedLogs, ReplaceReason, Start, ToPool};
 use super::process::{Exit, spawn_pool_process, watch_listener};
 use super::reload::{Handed, HandedGeneration};
 use super::sockets::PoolSockets;
@@ -33,7 +38,7 @@ use super::status_listener;
 use crate::config::{ListenAddress, PhpBuild, PoolConfig, ProcessManager};
 use crate::descriptor::high_fd;
 use crate::log;
-use crate::scoreboard::{Lost, ProcessCount, Scoreboard, Snapshot};
+use crate::scoreboard::{Lost, Scoreboard, Snapshot};
 use crate::status::Pages;
 use crate::zygote::Identity;
 
@@ -72,28 +77,6 @@ pub(super) struct Pool {
     patience: Option<Duration>,
     process_limit: Option<Arc<ProcessLimit>>,
     events: EventSender,
-}
-
-/// `process.max`, and what it is about.
-pub(super) struct ProcessLimit {
-    max: u32,
-    count: ProcessCount,
-    descriptor: OwnedFd,
-}
-
-impl ProcessLimit {
-    /// For so many pools; none without a limit.
-    pub(super) fn new(max: u32, pools: usize) -> io::Result<Option<Arc<Self>>> {
-        if max == 0 {
-            return Ok(None);
-        }
-        let (count, descriptor) = ProcessCount::create(pools)?;
-        Ok(Some(Arc::new(Self {
-            max,
-            count,
-            descriptor: high_fd(descriptor),
-        })))
-    }
 }
 
 /// What a pool is made of.
@@ -428,12 +411,6 @@ impl Pool {
         Ok(known)
     }
 
-    /// Wants a new generation in place of the current one. Many wishes make one replacement.
-    fn replace(&mut self, reason: ReplaceReason) {
-        self.wanted = Some(reason);
-        self.replace_if_due();
-    }
-
     /// Lets running requests finish, then ends; nobody can connect any more.
     pub(super) fn finish(&mut self) {
         self.wake_up();
@@ -559,37 +536,6 @@ impl Pool {
         })
     }
 
-    /// When to call [`on_deadline`](Self::on_deadline).
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let ending = self.stop_at.into_iter().chain(self.kill_at);
-        if self.stopping {
-            return ending.min();
-        }
-        let replace_at = self
-            .wanted
-            .filter(|_| self.may_replace())
-            .map(|_| self.last_start + REPLACE_INTERVAL);
-        self.restart_at
-            .into_iter()
-            .chain(replace_at)
-            .chain(self.drained_until())
-            .chain(self.transition_until.map(|_| Instant::now() + GLANCE))
-            .min()
-    }
-
-    /// When the patience with a generation that drains is over.
-    fn drained_until(&self) -> Option<Instant> {
-        let patience = self.patience?;
-        let draining = self
-            .generations
-            .iter()
-            .filter(|generation| generation.phase == Phase::Draining);
-        draining
-            .filter_map(|generation| generation.draining_since)
-            .map(|since| since + patience)
-            .min()
-    }
-
     /// Whether there is a pool process, or should be soon.
     pub(super) fn has_process(&self) -> bool {
         !self.generations.is_empty()
@@ -600,253 +546,6 @@ impl Pool {
         if let Some(sockets) = &self.sockets {
             let queue = listen_queues.read_all(sockets.listen.descriptors());
             self.scoreboard.set_backlog(queue.waiting, queue.limit);
-        }
-    }
-
-    pub(super) fn on_deadline(&mut self) {
-        let now = Instant::now();
-        if self.kill_at.is_some_and(|time| time <= now) {
-            self.kill_at = None;
-            self.kill();
-        }
-        if self.stop_at.is_some_and(|time| time <= now) {
-            self.stop();
-        }
-        if self.stopping {
-            return;
-        }
-        if self.transition_until.is_some() && self.serves_last() {
-            self.transition_until = None;
-        }
-        if let Some(patience) = self.patience {
-            for generation in &mut self.generations {
-                if generation.phase == Phase::Draining
-                    && generation
-                        .draining_since
-                        .is_some_and(|since| since + patience <= now)
-                {
-                    log::notice(format_args!(
-                        "[pool {}] pool process {} (generation {}) has not finished within process_control_timeout, it is ended",
-                        self.config.name, generation.pid, generation.number
-                    ));
-                    generation.stop();
-                }
-            }
-        }
-        if self.restart_at.is_some_and(|time| time <= now) {
-            self.restart();
-        }
-        self.replace_if_due();
-    }
-
-    fn on_message(&mut self, number: u32, message: FromPool) -> Result<(), SupervisorError> {
-        let name = self.config.name.clone();
-        let is_last = number == self.last_generation;
-        let Some(generation) = self.generation(number) else {
-            return Ok(());
-        };
-        match message {
-            FromPool::Ready { php } if generation.phase == Phase::Starting => {
-                generation.phase = Phase::Ready;
-                let pid = generation.pid;
-                if self.stopping {
-                    self.finish();
-                    return Ok(());
-                }
-                self.scoreboard.set_serving_generation(number);
-                let mut took_over = false;
-                for older in self
-                    .generations
-                    .iter_mut()
-                    .filter(|other| other.number < number)
-                {
-                    took_over |= older.phase == Phase::Ready;
-                    older.drain();
-                }
-                if took_over || self.early_deaths > 0 {
-                    log::notice(format_args!(
-                        "[pool {name}] pool process {pid} (generation {number}) has taken over"
-                    ));
-                }
-                if took_over {
-                    self.transition_until = Some(Instant::now() + TRANSITION);
-                }
-                self.served = true;
-                self.listen_for_status(&php);
-            }
-            FromPool::StartFailed { text } => generation.failure = Some(text),
-            FromPool::ReplaceMe { reason } if generation.phase == Phase::Ready => {
-                log::notice(format_args!(
-                    "[pool {name}] pool process {} wants a successor: {reason}",
-                    generation.pid
-                ));
-                self.replace(reason);
-            }
-            // It exits by itself.
-            FromPool::Unused if generation.phase == Phase::Ready && is_last => {
-                generation.phase = Phase::Draining;
-            }
-            // Its successor is on its way; or the supervisor itself has listened.
-            FromPool::Ready { .. }
-            | FromPool::ReplaceMe { .. }
-            | FromPool::Unused
-            | FromPool::Flushed
-            | FromPool::Faulted => {}
-        }
-        Ok(())
-    }
-
-    /// Deals with every generation that is gone.
-    fn bury(&mut self) -> Result<(), SupervisorError> {
-        while let Some(index) = self.generations.iter().position(Generation::is_gone) {
-            let generation = self.generations.remove(index);
-            self.on_gone(&generation)?;
-        }
-        self.replace_if_due();
-        Ok(())
-    }
-
-    fn on_gone(&mut self, generation: &Generation) -> Result<(), SupervisorError> {
-        let Some(exit) = generation.exit else {
-            return Ok(());
-        };
-        let Generation {
-            number, pid, phase, ..
-        } = *generation;
-        if let Some(limit) = &self.process_limit {
-            limit.count.forget(self.events.pool, number);
-        }
-        let name = &self.config.name;
-        let lived = generation.started.elapsed();
-        let level = match phase {
-            _ if self.stopping || generation.failure.is_some() => log::Level::Debug,
-            Phase::Draining if exit.is_clean() => log::Level::Debug,
-            Phase::Stopping => log::Level::Debug,
-            _ if !self.served => log::Level::Debug,
-            _ => log::Level::Warning,
-        };
-        log::write(
-            level,
-            format_args!(
-                "[pool {name}] pool process {pid} (generation {number}) exited {exit} after {}.{:06} seconds from start",
-                lived.as_secs(),
-                lived.subsec_micros()
-            ),
-        );
-        if self.stopping {
-            return Ok(());
-        }
-        if matches!(phase, Phase::Draining | Phase::Stopping) {
-            let was_last = number == self.last_generation;
-            if was_last && self.generations.is_empty() && self.is_on_demand() {
-                self.sleep();
-            }
-            return Ok(());
-        }
-        if !self.served && !self.is_on_demand() {
-            return Err(match &generation.failure {
-                Some(text) => SupervisorError::StartFailed(text.clone()),
-                None => SupervisorError::DiedAtStart(exit.to_string()),
-            });
-        }
-        if let Some(text) = &generation.failure {
-            log::error(format_args!(
-                "[pool {name}] the new pool process did not start: {text}"
-            ));
-        }
-        if self
-            .generations
-            .iter()
-            .any(|other| matches!(other.phase, Phase::Starting | Phase::Ready))
-        {
-            log::notice(format_args!("[pool {name}] another pool process goes on"));
-            return Ok(());
-        }
-        self.early_deaths = if lived < YOUNG {
-            self.early_deaths + 1
-        } else {
-            0
-        };
-        if phase == Phase::Ready && self.early_deaths < 2 {
-            self.restart();
-            return Ok(());
-        }
-        log::notice(format_args!(
-            "[pool {name}] the next pool process starts in {} second(s)",
-            RETRY.as_secs()
-        ));
-        self.restart_at = Some(Instant::now() + RETRY);
-        Ok(())
-    }
-
-    /// Starts a generation in place of one that died; if that is impossible now, tries again later.
-    fn restart(&mut self) {
-        // It serves whatever the old one was to be replaced for.
-        self.wanted = None;
-        self.scoreboard.count_restart();
-        self.start_or_retry();
-    }
-
-    fn start_or_retry(&mut self) {
-        if let Err(error) = self.start_generation() {
-            log::error(format_args!("[pool {}] {error}", self.config.name));
-            if self
-                .generations
-                .iter()
-                .all(|generation| matches!(generation.phase, Phase::Draining | Phase::Stopping))
-            {
-                self.restart_at = Some(Instant::now() + RETRY);
-            }
-        }
-    }
-
-    fn replace_if_due(&mut self) {
-        if self.wanted.is_none()
-            || !self.may_replace()
-            || self.last_start.elapsed() < REPLACE_INTERVAL
-        {
-            return;
-        }
-        self.wanted = None;
-        self.start_or_retry();
-    }
-
-    /// Whether a replacement may start, but for its being too early.
-    fn may_replace(&self) -> bool {
-        !self.stopping
-            && self.restart_at.is_none()
-            && self.generations.len() < MAX_GENERATIONS as usize
-            && self
-                .generations
-                .iter()
-                .all(|generation| generation.phase != Phase::Starting)
-    }
-
-    /// Whether another reload would have to end an older generation.
-    pub(super) fn has_many_finishing(&self) -> bool {
-        let finishing = self
-            .generations
-            .iter()
-            .filter(|generation| generation.phase == Phase::Draining && generation.exit.is_none());
-        finishing.count() > MOST_FINISHING
-    }
-
-    /// Makes room for another generation after a reload: of those that still finish long requests, only so many may.
-    pub(super) fn bound_generations(&mut self) {
-        let mut finishing: Vec<&mut Generation> = self
-            .generations
-            .iter_mut()
-            .filter(|generation| generation.phase == Phase::Draining && generation.exit.is_none())
-            .collect();
-        finishing.sort_by_key(|generation| generation.number);
-        let count = finishing.len().saturating_sub(MOST_FINISHING);
-        for generation in finishing.into_iter().take(count) {
-            log::warning(format_args!(
-                "[pool {}] {MOST_FINISHING} older generations of workers still finish their requests: pool process {} (generation {}), the \
-                 oldest, is ended",
-                self.config.name, generation.pid, generation.number
-            ));
-            generation.stop();
         }
     }
 
@@ -890,73 +589,6 @@ async fn wait_for_connection(sockets: Vec<OwnedFd>) {
     }
     tasks.join_next().await;
 }
-
-/// Files that a pool's worker processes write to.
-#[derive(Default)]
-struct Logs {
-    access: Option<OwnedFd>,
-    slow: Option<OwnedFd>,
-}
-
-fn open_logs(config: &PoolConfig) -> Result<Logs, SupervisorError> {
-    let access = config.access_log.as_deref().map(log::open_access_log);
-    let limits = &config.time_limits;
-    let slow = limits
-        .slowlog_file
-        .as_deref()
-        .filter(|_| limits.slowlog.is_some())
-        .map(log::open_slow_log);
-    Ok(Logs {
-        access: access.transpose()?,
-        slow: slow.transpose()?,
-    })
-}
-
-/// Room in the scoreboard for worker processes.
-fn capacity(processes: u32) -> u32 {
-    // A reload adds one to those that there are, even if one of them has only started.
-    (MAX_GENERATIONS + 1) * processes + SPARE_SLOTS
-}
-
-/// PHP workers of each of `processes` worker processes.
-fn threads(config: &PoolConfig, processes: u32) -> u32 {
-    (config.max_children / processes.max(1)).max(1)
-}
-
-/// The socket by which worker processes pass connections to each other, with room for many of them.
-fn handover_socket() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (send, receive) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    // The second is possible without privileges, but only as far as net.core.wmem_max.
-    sockopt::set_socket_send_buffer_size_force(&send, HANDOVER_BUFFER)
-        .or_else(|_| sockopt::set_socket_send_buffer_size(&send, HANDOVER_BUFFER))?;
-    Ok((high_fd(send), high_fd(receive)))
-}
-
-/// One that serves, one that starts, and two that still finish long requests: more would take too much memory and too
-/// many database connections. Further replacements wait.
-const MAX_GENERATIONS: u32 = 4;
-
-const MOST_FINISHING: usize = MAX_GENERATIONS as usize - 2;
-
-/// For worker processes that have died and are not reaped yet when their successors start.
-const SPARE_SLOTS: u32 = 8;
-
-/// Bytes of connections on their way.
-const HANDOVER_BUFFER: usize = 8 << 20;
-
-/// A pool process that dies younger than this is not replaced at once if the one before it did the same.
-const YOUNG: Duration = Duration::from_secs(3);
-
-/// Longest time that the supervisor waits for older generations to stop taking requests, and how often it looks.
-const TRANSITION: Duration = Duration::from_secs(1);
-const GLANCE: Duration = Duration::from_millis(2);
-
-/// Pause before the next attempt then.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// Least time between the starts of a generation and its replacement.
-const REPLACE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Pool processes that are not gone after this time are killed; they themselves give worker processes one second.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
