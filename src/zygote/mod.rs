@@ -14,20 +14,19 @@
 //!                                           Draining ─► Stopping ─► all reaped: exit
 //! ```
 
+mod birth;
 mod children;
+mod death;
+mod first_words;
 mod fork;
 mod privileges;
 mod worker;
 
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid};
 
@@ -36,19 +35,21 @@ pub(crate) use self::worker::{
     DrainSignal, Handover, Reports, WorkerLogs, WorkerMessage, WorkerProcess,
 };
 
-use self::children::{Burial, Children};
+use self::birth::Birth;
+use self::children::Children;
+use self::first_words::{HeldStderr, hold_stderr, log_words};
 use self::fork::{Forked, SignalQueue};
-use self::privileges::{become_worker, set_environment};
+use self::privileges::set_environment;
 use crate::config::PoolConfig;
 use crate::descriptor::{high_fd, reserve_low};
-use crate::log::{self, LogFile, Pipes, Source};
+use crate::log::{self, LogFile, Source};
 use crate::pm::Manager;
-use crate::scoreboard::{Lost, ProcessCount, ProcessShare, Scoreboard};
+use crate::scoreboard::{ProcessCount, ProcessShare, Scoreboard};
 use crate::supervisor::messages::{
     Channel, FromPool, MessageError, PhpFacts, Received, ReopenedLogs, ReplaceReason, Start,
     ToPool, ToWorker, retry,
 };
-use crate::supervisor::process::{Exit, kill, reap};
+use crate::supervisor::process::kill;
 use crate::supervisor::sockets::SocketFile;
 use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
 use crate::title;
@@ -81,14 +82,6 @@ struct Waited {
     connection: bool,
     /// Worker processes have said something.
     output: Vec<(Pid, Source)>,
-}
-
-/// What is made before a fork, for both sides.
-struct Birth {
-    /// With `catch_workers_output`.
-    pipes: Option<Pipes>,
-    ours: Channel,
-    theirs: Channel,
 }
 
 struct PoolProcess<E> {
@@ -291,85 +284,6 @@ impl<E> PoolProcess<E> {
         0
     }
 
-    /// The rest of a worker process's life.
-    fn become_worker_process(self) -> ! {
-        // A panic must not get back into the pool process's loop.
-        let code = std::panic::catch_unwind(AssertUnwindSafe(move || self.run_worker_process()));
-        fork::exit_now(code.unwrap_or(EXIT_SOFTWARE));
-    }
-
-    /// Signals are still blocked here; `self` is the child's own copy, and what it is not to have is closed first.
-    fn run_worker_process(mut self) -> i32 {
-        drop((
-            self.control,
-            self.signals,
-            self.reports,
-            self.children,
-            self.share,
-        ));
-        let Some(Birth { pipes, theirs, .. }) = self.birth.take() else {
-            return EXIT_SOFTWARE;
-        };
-        title::set(&format!("php-fpm: pool {}", self.start.config.name));
-        // The log stays where it was, whatever becomes of standard error.
-        let crash_log = log::leave_standard_error();
-        let stderr = match pipes {
-            Some(pipes) => pipes.into_child().map(Some),
-            None if self.start.config.inherits_stderr => Ok(None),
-            None => log::to_null().map(|()| None),
-        };
-        let stderr = match stderr {
-            Ok(stderr) => stderr,
-            Err(error) => {
-                log::error(format_args!("a worker process cannot start: {error}"));
-                return EXIT_SOFTWARE;
-            }
-        };
-        if let Err(error) = become_worker(&self.start.identity, &self.start.config) {
-            log::error(format_args!("{error}"));
-            return EXIT_SOFTWARE;
-        }
-        // Changing the user has taken it back, should it have been set before.
-        if !fork::die_with(self.pid, Signal::KILL) {
-            return EXIT_SOFTWARE;
-        }
-        let Start {
-            config,
-            generation,
-            threads,
-            supervisor,
-            ..
-        } = self.start;
-        let pid = getpid().as_raw_nonzero().get();
-        let Some(slot) = self
-            .scoreboard
-            .claim(pid.cast_unsigned(), generation, threads)
-        else {
-            log::error(format_args!(
-                "[pool {}] child {pid} found no free slot in the scoreboard",
-                config.name
-            ));
-            return EXIT_SOFTWARE;
-        };
-        fork::reset_signals();
-        (self.run_worker)(WorkerProcess {
-            config,
-            threads,
-            engine: self.engine,
-            slot,
-            listeners: self.listeners,
-            handover: self.handover,
-            drain: DrainSignal::new(self.drain, generation, Arc::clone(&self.scoreboard)),
-            scoreboard: self.scoreboard,
-            reports: Reports::new(self.reports_sender),
-            control: theirs,
-            logs: self.logs,
-            stderr,
-            crash_log,
-            supervisor,
-        })
-    }
-
     /// Waits until there is something to do.
     fn wait(&self) -> Waited {
         let tick = (self.state == State::Running && self.children.ticks()).then_some(self.tick_at);
@@ -549,156 +463,6 @@ impl<E> PoolProcess<E> {
         }
     }
 
-    /// Forks as many worker processes as are missing; in each of them, returns `Child`.
-    fn fork_missing(&mut self) -> Option<Forked> {
-        if self.fork_at.is_some_and(|time| time > Instant::now()) {
-            return None;
-        }
-        self.fork_at = None;
-        self.at_process_max = false;
-        while self.state == State::Running && self.children.is_one_missing() {
-            if self.share.as_ref().is_some_and(|share| !share.add()) {
-                self.wait_for_other_pools();
-                break;
-            }
-            let forked = self.birth().and_then(|birth| Ok((birth, fork::fork()?)));
-            match forked {
-                Ok((birth, Forked::Child)) => {
-                    self.birth = Some(birth);
-                    return Some(Forked::Child);
-                }
-                Ok((birth, Forked::Parent { child })) => {
-                    // Replacements are worth a word, what the process manager does is not.
-                    let level = if self.replacing > 0 {
-                        self.replacing -= 1;
-                        self.scoreboard.count_restart();
-                        log::Level::Notice
-                    } else {
-                        log::Level::Debug
-                    };
-                    log::write(
-                        level,
-                        format_args!("[pool {}] child {child} started", self.name()),
-                    );
-                    let number = child.as_raw_nonzero().get();
-                    let output = birth.pipes.map(|pipes| {
-                        let decorate = self.start.config.decorate_workers_output;
-                        pipes.into_parent(&self.start.config.name, number, decorate)
-                    });
-                    self.children.add(child, birth.ours, output);
-                }
-                Err(error) => {
-                    if let Some(share) = &self.share {
-                        share.remove();
-                    }
-                    log::error(format_args!(
-                        "[pool {}] fork() failed: {error}",
-                        self.name()
-                    ));
-                    self.fork_at = Some(Instant::now() + FORK_DELAY);
-                    break;
-                }
-            }
-        }
-        None
-    }
-
-    /// All pools together have as many worker processes as `process.max` allows: looks again in a second.
-    fn wait_for_other_pools(&mut self) {
-        if self.share.as_ref().is_some_and(ProcessShare::is_to_warn) {
-            log::warning(format_args!(
-                "The maximum number of processes has been reached. Please review your configuration and consider raising \
-                 'process.max'"
-            ));
-        }
-        self.at_process_max = true;
-        self.fork_at = Some(Instant::now() + FORK_DELAY);
-    }
-
-    /// What a worker process and this one are to share.
-    fn birth(&self) -> std::io::Result<Birth> {
-        let pipes = self.start.config.catch_workers_output.then(Pipes::new);
-        let (ours, theirs) = Channel::pair()?;
-        Ok(Birth {
-            pipes: pipes.transpose()?,
-            ours,
-            theirs,
-        })
-    }
-
-    fn reap(&mut self) {
-        while let Some((pid, exit)) = reap() {
-            let lost = self
-                .scoreboard
-                .release(pid.as_raw_nonzero().get().cast_unsigned());
-            // Module startup may have left processes behind that are not ours to report.
-            if let Some(burial) = self.children.remove(pid, exit) {
-                self.empty_since = Instant::now();
-                if let Some(share) = &self.share {
-                    share.remove();
-                }
-                if self.at_process_max {
-                    self.fork_at = None;
-                }
-                self.bury(pid, &burial, exit, lost);
-            }
-        }
-    }
-
-    /// Reports a death, as php-fpm's fpm_children_bury does.
-    fn bury(&mut self, pid: Pid, burial: &Burial, exit: Exit, lost: Option<Lost>) {
-        let lived = burial.lived;
-        let level = match self.state {
-            State::Stopping { .. } | State::Draining => log::Level::Debug,
-            State::Running if burial.was_retired => log::Level::Debug,
-            State::Running if exit.is_clean() => log::Level::Notice,
-            State::Running => log::Level::Warning,
-        };
-        let how = if burial.was_retired {
-            "has been killed by the process management".to_owned()
-        } else {
-            format!("exited {exit}")
-        };
-        log::write(
-            level,
-            format_args!(
-                "[pool {}] child {pid} {how} after {}.{:06} seconds from start",
-                self.name(),
-                lived.as_secs(),
-                lived.subsec_micros()
-            ),
-        );
-        let is_replaced = !burial.was_retired && !burial.was_leaving;
-        if self.ready && self.state == State::Running && is_replaced {
-            self.replacing += 1;
-        }
-        if self.is_stopping() {
-            return;
-        }
-        let lost = lost.unwrap_or_default();
-        if !lost.is_empty() {
-            log::warning(format_args!(
-                "[pool {}] child {pid} took with it: {lost}",
-                self.name()
-            ));
-        }
-        if !exit.is_clean() {
-            self.scoreboard.count_crash(lost);
-        }
-        if matches!(exit.signal(), Some(libc::SIGSEGV | libc::SIGBUS)) {
-            self.tell_supervisor(&FromPool::Faulted);
-        }
-        if (lived < EARLY || !burial.served) && lost.is_empty() && lost.requests == 0 {
-            self.early_deaths += 1;
-            let patience = MAX_EARLY_DEATHS.max(2 * self.start.processes);
-            if self.ready && self.early_deaths >= patience && self.state == State::Running {
-                self.fork_at = Some(Instant::now() + FORK_DELAY);
-            }
-        } else {
-            self.early_deaths = 0;
-        }
-    }
-
     fn drain(&mut self) {
         if self.state != State::Running {
             return;
@@ -796,55 +560,6 @@ impl<E> PoolProcess<E> {
     }
 }
 
-/// Standard error while PHP starts: with `catch_workers_output`, what extensions say there belongs into the log.
-struct HeldStderr {
-    original: OwnedFd,
-    memory: File,
-}
-
-/// None if it is not to be caught, or cannot be.
-fn hold_stderr(config: &PoolConfig) -> Option<HeldStderr> {
-    if !config.catch_workers_output {
-        return None;
-    }
-    let memory = memfd_create("fe-php-stderr", MemfdFlags::CLOEXEC).ok()?;
-    let held = HeldStderr {
-        original: high_fd(rustix::io::dup(rustix::stdio::stderr()).ok()?),
-        memory: high_fd(memory).into(),
-    };
-    rustix::stdio::dup2_stderr(&held.memory).ok()?;
-    Some(held)
-}
-
-impl HeldStderr {
-    /// What was said there; from now on it leads where it did.
-    fn release(mut self) -> Vec<u8> {
-        let mut words = Vec::new();
-        // It cannot fail on open descriptors; without the words PHP serves all the same.
-        let _ = rustix::stdio::dup2_stderr(&self.original);
-        let _ = self
-            .memory
-            .rewind()
-            .and_then(|()| self.memory.read_to_end(&mut words));
-        words
-    }
-}
-
-/// As [`WorkerPipes`](crate::log::WorkerPipes) does it for worker processes.
-fn log_words(config: &PoolConfig, words: &[u8]) {
-    for line in String::from_utf8_lossy(words).lines() {
-        if !config.decorate_workers_output {
-            log::write_lines(log::Level::Warning, format!("{line}\n").as_bytes());
-            continue;
-        }
-        log::warning(format_args!(
-            "[pool {}] child {} said into stderr: \"{line}\"",
-            config.name,
-            getpid()
-        ));
-    }
-}
-
 /// Waits for the first message, `Start`.
 fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageError> {
     loop {
@@ -879,9 +594,6 @@ const NO_TIME: rustix::time::Timespec = rustix::time::Timespec {
 
 /// What SIGTERM does not end within this time gets SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A worker process that dies younger than this was not fit to live.
-const EARLY: Duration = Duration::from_secs(1);
 
 /// So many early deaths in a row make a generation fail that does not serve yet. One that does goes on at a slower pace,
 /// when all its worker processes have died that way twice.
