@@ -11,15 +11,15 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::net::{RecvFlags, Shutdown, SocketFlags, accept_with, recv};
+use rustix::net::{RecvFlags, Shutdown, recv};
 use slab::Slab;
 
 use super::allowed_clients::AllowedClients;
@@ -35,9 +35,12 @@ use crate::log;
 use crate::scoreboard::{Scoreboard, Slot};
 
 mod clock;
+mod draining;
+mod idle_sources;
 mod passing;
 mod queueing;
 
+use draining::{Cause, Drain};
 pub(crate) use passing::ThreadQueue;
 pub(crate) use queueing::QueueRules;
 
@@ -140,24 +143,6 @@ pub(crate) struct Reactor {
     want_told: Option<Instant>,
     /// Connections of this process that leave scripts the descriptors they may count on.
     room: u32,
-}
-
-/// Why this process is to finish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// Its generation does.
-    Generation,
-    /// It got SIGQUIT itself, and will be replaced.
-    Quit,
-}
-
-/// What becomes of connections then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drain {
-    /// Others go on serving this pool: they get the connections.
-    HandOver,
-    /// Nobody goes on.
-    Close,
 }
 
 impl Reactor {
@@ -423,104 +408,6 @@ impl Reactor {
         }
     }
 
-    /// Takes a connection from each of the listeners that have a bit in `which`, until one has brought a request.
-    fn accept(&mut self, which: u64) {
-        for index in 0..self.sources.listeners.len() {
-            if which & 1 << index.min(63) == 0 {
-                continue;
-            }
-            let full = self.is_full();
-            // What waits has woken nobody but us.
-            if full && !self.sources.scoreboard.has_process_below(self.room / 8 * 7) {
-                self.suspend_for("no descriptor is left for a connection");
-                return;
-            }
-            if self.sources.scoreboard.connections() >= self.sources.limits.connections {
-                self.warn(&format!(
-                    "{} connections are open, as many as --max-connections allows: new ones wait",
-                    self.sources.limits.connections
-                ));
-                self.suspend();
-                return;
-            }
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match accept_with(&self.sources.listeners[index], flags) {
-                Ok(socket) if !self.sources.allowed.admits(&socket) => {}
-                Ok(socket) => {
-                    // The limit has been looked at; siblings may exceed it by one each.
-                    let _ = self.sources.slot.add_connection(u32::MAX);
-                    let socket = if full {
-                        self.pass_on(socket)
-                    } else {
-                        Some(socket)
-                    };
-                    if let Some(socket) = socket {
-                        self.adopt(socket, &[], None);
-                    }
-                    if !self.ready.is_empty() {
-                        return;
-                    }
-                }
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    self.suspend_for(&format!("accept: {error}"));
-                    return;
-                }
-                Err(error) => self.warn(&format!("accept: {error}")),
-            }
-        }
-    }
-
-    /// Takes all that wait in the listen queues when the pool stops: closing those would reset them.
-    fn accept_waiting(&mut self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        for listener in Arc::clone(&self.sources.listeners).iter() {
-            while !self.is_full()
-                && let Ok(socket) = accept_with(listener, flags)
-            {
-                if self.sources.allowed.admits(&socket) {
-                    let _ = self.sources.slot.add_connection(u32::MAX);
-                    self.adopt(socket, &[], None);
-                }
-            }
-        }
-    }
-
-    /// Whether scripts would have too few descriptors with another connection here.
-    fn is_full(&self) -> bool {
-        let lingering = u32::try_from(self.lingering.len()).unwrap_or(u32::MAX);
-        self.sources.slot.connections().saturating_add(lingering) >= self.room
-    }
-
-    /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already. `passed_on` if it comes
-    /// from a sibling: with the time since when the request in `bytes` waits, if there is one.
-    fn adopt(&mut self, socket: OwnedFd, bytes: &[u8], passed_on: Option<Option<Instant>>) {
-        let waiting_since = passed_on.flatten();
-        let passed_on = passed_on.is_some();
-        let output = Arc::new(Output::new(
-            high_fd(socket),
-            self.sources.limits.output_buffer,
-        ));
-        let index =
-            self.connections
-                .insert(Connection::new(output, &self.sources.limits, passed_on));
-        if !bytes.is_empty() && !self.feed(index, bytes, waiting_since) {
-            return;
-        }
-        // Most have sent their request already; one that waited with a sibling may have been aborted meanwhile.
-        if passed_on || self.connections[index].is_quiet() {
-            self.read_connection(index);
-        }
-        let Some(connection) = self.connections.get(index) else {
-            return;
-        };
-        // One that is answered and closed needs no watching.
-        let once = connection.is_received() && self.ready.back().is_some_and(|job| !job.keep_conn);
-        if !once {
-            self.settle(index as u64);
-        }
-    }
-
     fn connection_event(&mut self, token: u64, flags: EventFlags) {
         let Some(index) = self.index(token) else {
             return;
@@ -699,115 +586,6 @@ impl Reactor {
         }
         if self.suspended.is_some() {
             self.suspended = Some(self.now);
-        }
-    }
-
-    /// This process is about to end, in the middle of a request: takes nothing new, and passes on what it has.
-    pub(crate) fn retire(&mut self) {
-        self.start_drain(Cause::Quit);
-    }
-
-    /// Whether others can be asked to serve what is left here.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
-    fn start_drain(&mut self, cause: Cause) {
-        let first = self.drain.is_none();
-        // The order for the whole generation says more than the one for this process.
-        if self.drain != Some(Cause::Generation) {
-            self.drain = Some(cause);
-        }
-        self.drain_since.get_or_insert_with(Instant::now);
-        self.set_accepting(false);
-        if self.drain_mode() == Some(Drain::Close) {
-            self.accept_waiting();
-        }
-        // When the whole pool stops, what waits for it in the channel is still served.
-        self.set_receiving(self.receiving || self.receiving_queue);
-        if first && self.sources.undrained.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // The last of its threads: now the process takes none.
-            self.sources.slot.set_draining();
-        }
-        self.drain_connections();
-    }
-
-    /// Asked again for each connection, since a replacement can turn into a stop.
-    fn drain_mode(&self) -> Option<Drain> {
-        let others_go_on = match self.drain? {
-            Cause::Generation => self.sources.drain.has_successor(),
-            Cause::Quit => !self.sources.scoreboard.is_stopping(),
-        };
-        Some(if others_go_on {
-            Drain::HandOver
-        } else {
-            Drain::Close
-        })
-    }
-
-    fn drain_connections(&mut self) {
-        let quiet: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.is_quiet())
-            .map(|(index, _)| index as u64)
-            .collect();
-        for token in quiet {
-            self.settle(token);
-        }
-    }
-
-    fn set_accepting(&mut self, accept: bool) {
-        let accept = accept && self.drain.is_none() && self.suspended.is_none();
-        if accept == self.accepting {
-            return;
-        }
-        self.accepting = accept;
-        for (listener, number) in self.sources.listeners.iter().zip(LISTENER..) {
-            let result = if accept {
-                let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-                epoll::add(&*self.epoll, listener, EventData::new_u64(number), flags)
-            } else {
-                epoll::delete(&*self.epoll, listener)
-            };
-            if let Err(error) = result {
-                log::error(format_args!("epoll_ctl: {error}"));
-            }
-        }
-    }
-
-    fn set_receiving(&mut self, receive: bool) {
-        let (channel, queue) = match self.drain_mode() {
-            // A busy process would only put back what it takes.
-            None | Some(Drain::Close) => (receive, receive),
-            // What threads of this process share is still to be run by them.
-            Some(Drain::HandOver) => (false, receive),
-        };
-        if channel != self.receiving {
-            self.receiving = channel;
-            self.watch_shared(channel, HANDOVER);
-        }
-        if queue != self.receiving_queue {
-            self.receiving_queue = queue;
-            self.watch_shared(queue, QUEUE);
-        }
-    }
-
-    /// Puts something that others watch too into epoll, or takes it out.
-    fn watch_shared(&self, watch: bool, token: u64) {
-        let descriptor = match (token, &self.sources.queue) {
-            (QUEUE, Some(queue)) => queue.as_fd(),
-            (QUEUE, None) => return,
-            _ => self.sources.handover.receive.as_fd(),
-        };
-        let result = if watch {
-            let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-            epoll::add(&*self.epoll, descriptor, EventData::new_u64(token), flags)
-        } else {
-            epoll::delete(&*self.epoll, descriptor)
-        };
-        if let Err(error) = result {
-            log::error(format_args!("epoll_ctl: {error}"));
         }
     }
 

@@ -1,0 +1,81 @@
+//! How a process takes nothing new and gets rid of what it has.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Reactor;
+
+/// Why this process is to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its generation does.
+    Generation,
+    /// It got SIGQUIT itself, and will be replaced.
+    Quit,
+}
+
+/// What becomes of connections then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// Others go on serving this pool: they get the connections.
+    HandOver,
+    /// Nobody goes on.
+    Close,
+}
+
+impl Reactor {
+    /// This process is about to end, in the middle of a request: takes nothing new, and passes on what it has.
+    pub(crate) fn retire(&mut self) {
+        self.start_drain(Cause::Quit);
+    }
+
+    /// Whether others can be asked to serve what is left here.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    pub(super) fn start_drain(&mut self, cause: Cause) {
+        let first = self.drain.is_none();
+        // The order for the whole generation says more than the one for this process.
+        if self.drain != Some(Cause::Generation) {
+            self.drain = Some(cause);
+        }
+        self.drain_since.get_or_insert_with(Instant::now);
+        self.set_accepting(false);
+        if self.drain_mode() == Some(Drain::Close) {
+            self.accept_waiting();
+        }
+        // When the whole pool stops, what waits for it in the channel is still served.
+        self.set_receiving(self.receiving || self.receiving_queue);
+        if first && self.sources.undrained.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // The last of its threads: now the process takes none.
+            self.sources.slot.set_draining();
+        }
+        self.drain_connections();
+    }
+
+    /// Asked again for each connection, since a replacement can turn into a stop.
+    pub(super) fn drain_mode(&self) -> Option<Drain> {
+        let others_go_on = match self.drain? {
+            Cause::Generation => self.sources.drain.has_successor(),
+            Cause::Quit => !self.sources.scoreboard.is_stopping(),
+        };
+        Some(if others_go_on {
+            Drain::HandOver
+        } else {
+            Drain::Close
+        })
+    }
+
+    pub(super) fn drain_connections(&mut self) {
+        let quiet: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.is_quiet())
+            .map(|(index, _)| index as u64)
+            .collect();
+        for token in quiet {
+            self.settle(token);
+        }
+    }
+}
