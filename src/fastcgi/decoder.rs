@@ -36,9 +36,9 @@ pub struct Decoder {
 /// What one connection may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderLimits {
-    /// Bytes of `FCGI_PARAMS` in one request; the setting is `--params-size`.
+    /// Bytes of `FCGI_PARAMS` in one request; the setting is `limit.params_size`, or `--params-size`.
     pub params_size: usize,
-    /// Name-value pairs in one request; the setting is `--params-count`.
+    /// Name-value pairs in one request; the setting is `limit.params_count`, or `--params-count`.
     pub params_count: usize,
     /// Requests open at once.
     pub requests: usize,

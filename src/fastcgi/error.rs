@@ -42,7 +42,7 @@ pub enum FastcgiError {
     },
     /// More bytes of params than allowed.
     #[error(
-        "FCGI_PARAMS of request {id} have more than {limit} bytes, the limit of --params-size: \
+        "FCGI_PARAMS of request {id} have more than {limit} bytes, the limit of limit.params_size (--params-size): \
          raise it, or have the web server send smaller headers"
     )]
     ParamsTooLarge {
@@ -53,7 +53,7 @@ pub enum FastcgiError {
     },
     /// More pairs of params than allowed.
     #[error(
-        "FCGI_PARAMS of request {id} have more than {limit} name-value pairs, the limit of --params-count: \
+        "FCGI_PARAMS of request {id} have more than {limit} name-value pairs, the limit of limit.params_count (--params-count): \
          raise it, or have the web server send fewer headers"
     )]
     TooManyParams {
@@ -88,7 +88,7 @@ pub enum FastcgiError {
     },
     /// A `FCGI_GET_VALUES` that asks for too much.
     #[error(
-        "FCGI_GET_VALUES asks for more than {limit} values, the limit of --params-count: ask for fewer, or raise it"
+        "FCGI_GET_VALUES asks for more than {limit} values, the limit of limit.params_count (--params-count): ask for fewer, or raise it"
     )]
     TooManyValues {
         /// The limit, in names.

@@ -27,7 +27,7 @@ server!(
         let mut connection = s.connect();
         let _ = connection.try_send(&s.request("/a.php").param("LONG", "x".repeat(5000)).encode());
         assert!(answer_or_close(&mut connection).is_none_or(|response| response.text() != "5000"));
-        s.expect_log("--params-size");
+        s.expect_log("limit.params_size (--params-size)");
         assert_eq!(
             s.send(&s.request("/a.php").param("LONG", "x".repeat(2000)))
                 .text(),
@@ -49,7 +49,7 @@ server!(
         assert!(
             answer_or_close(&mut connection).is_none_or(|response| response.text() != "answer")
         );
-        s.expect_log("--params-count");
+        s.expect_log("limit.params_count (--params-count)");
         assert_eq!(s.get("/a.php").text(), "answer");
     }
 );
@@ -161,7 +161,7 @@ server!(
                 start.elapsed()
             );
         }
-        s.expect_log("--request-header-timeout");
+        s.expect_log("limit.request_header_timeout (--request-header-timeout");
         assert_eq!(
             kept.exchange(&s.request("/a.php")).text(),
             "answer",
@@ -182,7 +182,7 @@ server!(
                 .is_some_and(|byte| connection.try_send(&[byte]).is_ok());
             !sent || connection.is_readable_within(Duration::from_millis(50))
         });
-        s.expect_log("--request-header-timeout");
+        s.expect_log("limit.request_header_timeout (--request-header-timeout");
         assert!(bytes.len() > 0, "all bytes were taken");
     }
 );
@@ -201,7 +201,7 @@ server!(
         }
         let mut late = s.connect();
         late.send(&s.request("/a.php").encode());
-        s.expect_log("--max-connections");
+        s.expect_log("limit.connections (--max-connections)");
         assert!(
             !late.is_readable_within(Duration::from_millis(100)),
             "an eleventh connection was served"

@@ -27,12 +27,13 @@ fn limits_are_the_last_allowed_value() {
     );
     let message = decode(&[&[0; 9]]).unwrap_err().to_string();
     assert!(
-        message.contains("8 bytes") && message.contains("--params-size"),
+        message.contains("8 bytes") && message.contains("limit.params_size (--params-size)"),
         "{message}"
     );
     let message = decode(&[&[0; 8]]).unwrap_err().to_string();
     assert!(
-        message.contains("2 name-value pairs") && message.contains("--params-count"),
+        message.contains("2 name-value pairs")
+            && message.contains("limit.params_count (--params-count)"),
         "{message}"
     );
 }

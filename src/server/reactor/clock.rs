@@ -82,7 +82,7 @@ impl Reactor {
             .collect();
         for index in late {
             self.warn(&format!(
-                "a client took longer than --request-header-timeout ({} s) to send its request, so its connection is \
+                "a client took longer than limit.request_header_timeout (--request-header-timeout, {} s) to send its request, so its connection is \
                  closed",
                 self.sources.limits.request_header_timeout.as_secs_f32()
             ));

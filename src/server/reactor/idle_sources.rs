@@ -28,7 +28,7 @@ impl Reactor {
             }
             if self.sources.scoreboard.connections() >= self.sources.limits.connections {
                 self.warn(&format!(
-                    "{} connections are open, as many as --max-connections allows: new ones wait",
+                    "{} connections are open, as many as limit.connections (--max-connections) allows: new ones wait",
                     self.sources.limits.connections
                 ));
                 self.suspend();
