@@ -23,48 +23,47 @@ use crate::status::Pages;
 pub(super) fn spawn(socket: OwnedFd, address: &ListenAddress, pages: Arc<Pages>) -> JoinHandle<()> {
     let is_unix = matches!(address, ListenAddress::Unix(_));
     tokio::spawn(async move {
-        let served = if is_unix {
-            serve_unix(socket, pages).await
+        let listener = if is_unix {
+            UnixListener::from_std(socket.into()).map(Listener::Unix)
         } else {
-            serve_tcp(socket, pages).await
+            TcpListener::from_std(socket.into()).map(Listener::Tcp)
         };
-        if let Err(error) = served {
-            log::error(format_args!("pm.status_listen is not served: {error}"));
+        match listener {
+            Ok(listener) => serve(&listener, &pages).await,
+            Err(error) => log::error(format_args!("pm.status_listen is not served: {error}")),
         }
     })
 }
 
-async fn serve_unix(socket: OwnedFd, pages: Arc<Pages>) -> io::Result<()> {
-    let listener = UnixListener::from_std(socket.into())?;
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let (Ok(permit), Ok((stream, _))) = (
-            Arc::clone(&room).acquire_owned().await,
-            listener.accept().await,
-        ) else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        let pages = Arc::clone(&pages);
-        tokio::spawn(async move {
-            answer_in_time(stream, &pages).await;
-            drop(permit);
-        });
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+        })
     }
 }
 
-async fn serve_tcp(socket: OwnedFd, pages: Arc<Pages>) -> io::Result<()> {
-    let listener = TcpListener::from_std(socket.into())?;
+async fn serve(listener: &Listener, pages: &Arc<Pages>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let (Ok(permit), Ok((stream, _))) = (
+        let (Ok(permit), Ok(stream)) = (
             Arc::clone(&room).acquire_owned().await,
             listener.accept().await,
         ) else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let pages = Arc::clone(&pages);
+        let pages = Arc::clone(pages);
         tokio::spawn(async move {
             answer_in_time(stream, &pages).await;
             drop(permit);
@@ -73,12 +72,12 @@ async fn serve_tcp(socket: OwnedFd, pages: Arc<Pages>) -> io::Result<()> {
 }
 
 /// A client that goes, sends nonsense or takes too long gets no more answers, which is all there is to do about it.
-async fn answer_in_time(stream: impl AsyncRead + AsyncWrite + Unpin, pages: &Pages) {
+async fn answer_in_time(stream: Box<dyn Stream>, pages: &Pages) {
     let _ = tokio::time::timeout(LONGEST, answer(stream, pages)).await;
 }
 
 async fn answer(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut stream: Box<dyn Stream>,
     pages: &Pages,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let limits = Limits::default();
