@@ -160,11 +160,19 @@ pub(crate) enum ProcessManager {
 }
 
 impl ProcessManager {
-    /// Whether worker processes are there only while they are used.
-    pub(crate) fn is_on_demand(&self) -> bool {
-        matches!(self, Self::OnDemand { .. })
+    /// How long a pool has no worker process until its pool process goes too; none if it stays.
+    pub(crate) fn unused_after(&self) -> Option<Duration> {
+        match self {
+            Self::OnDemand {
+                process_idle_timeout,
+            } => Some(UNUSED.min(6 * *process_idle_timeout)),
+            Self::Static | Self::Dynamic { .. } => None,
+        }
     }
 }
+
+/// An *ondemand* pool with the default `pm.process_idle_timeout` needs no pool process after this time.
+const UNUSED: Duration = Duration::from_secs(60);
 
 /// `pm.queue_answer`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -290,7 +290,7 @@ impl<E> PoolProcess<E> {
         let deadline = match self.state {
             State::Stopping { kill_at } => Some(kill_at),
             State::Running => {
-                let unused = self.may_be_unused().then(|| self.empty_since + UNUSED);
+                let unused = self.unused_at();
                 self.fork_at.into_iter().chain(tick).chain(unused).min()
             }
             State::Draining => None,
@@ -337,17 +337,19 @@ impl<E> PoolProcess<E> {
         }
     }
 
-    /// Whether this process could go when it has nothing to do for a while.
-    fn may_be_unused(&self) -> bool {
-        self.children.is_empty() && self.start.process_manager().is_on_demand()
+    /// When this process may go, if it has nothing to do until then.
+    fn unused_at(&self) -> Option<Instant> {
+        let after = self.start.process_manager().unused_after();
+        after
+            .filter(|_| self.children.is_empty())
+            .map(|after| self.empty_since + after)
     }
 
     fn is_unused(&self) -> bool {
         let mut channel = [PollFd::new(&self.handover.receive, PollFlags::IN)];
         self.state == State::Running
             && self.ready
-            && self.may_be_unused()
-            && self.empty_since.elapsed() >= UNUSED
+            && self.unused_at().is_some_and(|at| at <= Instant::now())
             && !self.children.is_one_missing()
             && matches!(poll(&mut channel, Some(&NO_TIME)), Ok(0))
     }
@@ -583,9 +585,6 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
 
 /// How often the process manager looks at the pool, as php-fpm's.
 const TICK: Duration = Duration::from_secs(1);
-
-/// An ondemand pool without worker processes for this time needs no pool process.
-const UNUSED: Duration = Duration::from_secs(60);
 
 const NO_TIME: rustix::time::Timespec = rustix::time::Timespec {
     tv_sec: 0,

@@ -109,6 +109,11 @@ fn ondemand_pool_has_no_process_before_the_first_connection_and_none_after_the_i
     let second = server.get("www", "/pid.php");
     assert_ne!(second.text(), first.text());
     assert!(empty());
+    // Six times the idle timeout later the pool process goes too, and comes back when it is needed.
+    wait_until("the pool process has gone", || {
+        server.descendants().is_empty()
+    });
+    assert_eq!(server.get("www", "/pid.php").status, 200);
     assert_eq!(server.log().count("WARNING"), 0, "{}", server.log().text());
 }
 

@@ -9,7 +9,8 @@
 //!                           get ready or was the second in a row to die young
 //! ```
 //!
-//! An *ondemand* pool has no pool process before its first connection, nor after it has been unused for a minute.
+//! An *ondemand* pool has no pool process before its first connection, nor after it has had no worker process for a minute
+//! (six times `pm.process_idle_timeout`, if that is less).
 //!
 //! Generations share everything but memory: listening sockets, the hand-over socket and the scoreboard outlive them.
 
