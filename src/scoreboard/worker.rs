@@ -176,6 +176,13 @@ impl Worker {
         self.stage(Stage::Accepting, now);
     }
 
+    /// The worker has ended: its entry is free for another.
+    pub(crate) fn gone(&mut self) {
+        let cells = self.cells();
+        cells.change(Record::clear);
+        set(&cells.requests, 0);
+    }
+
     /// A request begins that came complete: its variables are known. `accepted` is when the worker took it.
     pub(crate) fn begin(&mut self, accepted: Moment, info: &RequestInfo<'_>) {
         let cells = self.cells();

@@ -96,6 +96,14 @@ impl Books {
     }
 }
 
+impl Drop for Books {
+    fn drop(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.gone();
+        }
+    }
+}
+
 impl Account for &mut Books {
     fn begin(&mut self, start: &RequestStart<'_>) {
         self.accepted = Moment::now();

@@ -77,6 +77,10 @@ pub(crate) struct Seat {
     driving: AtomicBool,
     /// The PHP thread, which is idle, is to give memory back.
     release: AtomicBool,
+    /// The PHP thread is no longer needed.
+    leaving: AtomicBool,
+    /// Requests begun.
+    requests: AtomicU64,
     current: Mutex<Current>,
     /// The PHP thread, once there is one.
     interrupter: OnceLock<Interrupter>,
@@ -117,6 +121,8 @@ impl Seat {
             wake,
             driving: AtomicBool::new(false),
             release: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
             current: Mutex::new(Current::Idle),
             interrupter: OnceLock::new(),
             limiter,
@@ -141,6 +147,22 @@ impl Seat {
         self.reactor.lock().retire();
         self.serving.fetch_sub(1, Ordering::SeqCst);
         self.watch.stop();
+    }
+
+    /// Whether the PHP thread runs nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(*self.current.lock(), Current::Idle)
+    }
+
+    /// Requests that it has begun.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The PHP thread passes its connections on and ends.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        wake(&self.wake);
     }
 
     fn help(&self) {
@@ -208,6 +230,9 @@ impl Seat {
                             .begin(&mut pulse, reactor.now(), reactor.is_alone());
                         break (job, reactor.now());
                     }
+                    if self.leaving.swap(false, Ordering::SeqCst) {
+                        reactor.retire();
+                    }
                     if reactor.is_finished() {
                         self.watch.stop();
                         self.serving.fetch_sub(1, Ordering::SeqCst);
@@ -221,6 +246,7 @@ impl Seat {
                 }
             };
             slot.request_started();
+            self.requests.fetch_add(1, Ordering::Relaxed);
             *self.current.lock() = Current::Running {
                 begun,
                 finished: Finished {

@@ -189,6 +189,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         engine: &engine,
         pool: &pool,
         scoreboard: &scoreboard,
+        handover: &handover,
         pm: config.pm.clone(),
         most: threads,
         make_seat: &mut |sender| make_seat(Some(sender)),

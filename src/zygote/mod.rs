@@ -346,12 +346,11 @@ impl<E> PoolProcess<E> {
     }
 
     fn is_unused(&self) -> bool {
-        let mut channel = [PollFd::new(&self.handover.receive, PollFlags::IN)];
         self.state == State::Running
             && self.ready
             && self.unused_at().is_some_and(|at| at <= Instant::now())
             && !self.children.is_one_missing()
-            && matches!(poll(&mut channel, Some(&NO_TIME)), Ok(0))
+            && !self.handover.has_connections()
     }
 
     /// Whether a connection that comes now is to be answered by a fork, since nobody is idle.
@@ -585,11 +584,6 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
 
 /// How often the process manager looks at the pool, as php-fpm's.
 const TICK: Duration = Duration::from_secs(1);
-
-const NO_TIME: rustix::time::Timespec = rustix::time::Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
 
 /// What SIGTERM does not end within this time gets SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::config::PoolConfig;
 use crate::log::{self, LogFile, WorkerStderr};
 use crate::scoreboard::{Scoreboard, Slot};
@@ -90,6 +92,19 @@ pub(crate) struct Handover {
     pub(crate) send: OwnedFd,
     /// To receive one.
     pub(crate) receive: OwnedFd,
+}
+
+impl Handover {
+    /// Whether connections wait for somebody to receive them.
+    pub(crate) fn has_connections(&self) -> bool {
+        let mut channel = [PollFd::new(&self.receive, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // What cannot be told counts as none, as an interrupted look does.
+        matches!(poll(&mut channel, Some(&now)), Ok(1))
+    }
 }
 
 /// Tells a generation of worker processes to finish. The descriptor becomes readable and stays so; do not read from it.

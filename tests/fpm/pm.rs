@@ -74,20 +74,18 @@ fn dynamic_pool_answers_a_burst_at_once_and_shrinks_afterwards() {
     for _ in 0..3 {
         let server = Configured::builder(&pool(lines)).start();
         server.php("together.php", TOGETHER);
-        if !php::is_zts() {
-            assert_eq!(total(&server), 1);
-        }
+        assert_eq!(total(&server), 1);
         fastest = fastest.min(burst(&server, 12));
         if fastest > Duration::from_millis(2500) {
             continue; // a busy machine: once more
         }
         assert_eq!(server.log().count("seems busy"), 0);
         assert_eq!(figure(&server, "max active processes"), 12);
-        if !php::is_zts() {
-            wait_until("the pool is small again", || total(&server) <= 3);
-            assert_eq!(figure(&server, "active processes"), 0);
-            assert!(figure(&server, "idle processes") >= 1);
-        }
+        wait_until("the pool is small again", || total(&server) <= 3);
+        assert_eq!(figure(&server, "active processes"), 0);
+        assert!(figure(&server, "idle processes") >= 1);
+        // And grows again, with what it had before.
+        burst(&server, 12);
         return;
     }
     panic!("twelve at once took {fastest:?}");
@@ -130,9 +128,7 @@ fn ondemand_pool_keeps_kept_alive_connections_while_it_shrinks() {
     for connection in &mut connections {
         assert_eq!(connection.response(1).text(), "slept");
     }
-    if !php::is_zts() {
-        wait_until("one is left", || total(&server) == 1);
-    }
+    wait_until("one is left", || total(&server) == 1);
     // Two more seconds in which the last could go.
     std::thread::sleep(Duration::from_secs(2));
     for connection in &mut connections {
@@ -146,6 +142,46 @@ fn ondemand_pool_keeps_kept_alive_connections_while_it_shrinks() {
     }
     drop(connections);
     wait_until("the last is gone", || total(&server) == 0);
+}
+
+/// Workers go while requests come on connections that they had.
+#[test]
+fn shrinking_fails_no_request_on_kept_alive_connections() {
+    for pm in [
+        "pm = dynamic\npm.start_servers = 1\npm.min_spare_servers = 1\npm.max_spare_servers = 1",
+        "pm = ondemand\npm.process_idle_timeout = 1s",
+    ] {
+        let server = Configured::builder(&pool(&format!("{pm}\npm.max_children = 6\n"))).start();
+        server.php("pid.php", PID);
+        server.php("sleep.php", "<?php usleep(50000); echo 'slept';");
+        let (sleep, pid) = (
+            server.request("/sleep.php").keep(),
+            server.request("/pid.php").keep(),
+        );
+        let mut connections: Vec<_> = (0..6).map(|_| server.connect("www")).collect();
+        let mut smallest = u64::MAX;
+        for _ in 0..3 {
+            for connection in &mut connections {
+                connection.send(&sleep.encode());
+            }
+            for connection in &mut connections {
+                assert_eq!(connection.response(1).text(), "slept", "{pm}");
+            }
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(2500) {
+                for connection in &mut connections {
+                    assert_eq!(connection.exchange(&pid).status, 200, "{pm}");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            smallest = smallest.min(total(&server));
+        }
+        // One a second goes.
+        if pm.contains("dynamic") {
+            assert!(smallest < 6, "{smallest}: {pm}");
+        }
+        assert_eq!(server.log().count("was lost"), 0, "{}", server.log().text());
+    }
 }
 
 #[test]
@@ -277,7 +313,7 @@ fn max_children_is_never_exceeded_and_reaching_it_is_said_once() {
         let status: Value = json(&server, "status", "/status");
         assert_eq!(status["accepted conn"], 12, "{status}");
         assert_eq!(status["max active processes"], 2, "{status}");
-        if pm == "ondemand" && !php::is_zts() {
+        if pm == "ondemand" {
             let said = "server reached max_children setting (2), consider raising it";
             assert_eq!(server.log().count(said), 1, "{}", server.log().text());
             assert_eq!(status["max children reached"], 1, "{status}");
