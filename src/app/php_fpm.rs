@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{exit_code, log_from_php, run, start_php};
+use super::{exit_code, log_from_php, run, start_php, startup_ini};
 use crate::cli::php_fpm::{EXIT_CONFIG, EXIT_SOFTWARE, PhpFpm, usage};
 use crate::config::{self, Config, FpmOptions, GlobalConfig, Messages, PhpBuild, PoolConfig};
 use crate::engine::{Engine, is_zts};
@@ -14,6 +14,7 @@ use crate::supervisor::process::daemonize;
 use crate::supervisor::reload::{self, HandedDown, Program};
 use crate::supervisor::sockets::Inherited;
 use crate::title;
+use crate::zygote::in_child;
 
 /// Does what the command line says; `program` is its name in the usage text.
 pub(super) fn main(command: PhpFpm, program: &str) -> ExitCode {
@@ -52,18 +53,11 @@ fn with_php(options: &FpmOptions, show: impl FnOnce(&Engine) -> bool) -> ExitCod
 fn test(options: &FpmOptions) -> ExitCode {
     let (config, messages) = load(options);
     // php-fpm starts PHP before it reads its configuration.
-    let php = match &config {
-        Ok(config) => config.pools.first().map(start_php),
-        Err(_) => None,
-    };
-    let php_fails = php.and_then(Result::err);
-    if let Some(text) = &php_fails {
-        log::error(format_args!("{text}"));
-    }
+    let php_fails = config.as_ref().is_ok_and(|config| !php_starts(config));
     write(&messages);
     match (config, php_fails) {
-        (Ok(_), None) => ExitCode::SUCCESS,
-        (Ok(_), Some(_)) => ExitCode::from(EXIT_SOFTWARE),
+        (Ok(_), false) => ExitCode::SUCCESS,
+        (Ok(_), true) => ExitCode::from(EXIT_SOFTWARE),
         (Err(error), _) => {
             log::error(format_args!("{error}"));
             ExitCode::from(EXIT_CONFIG)
@@ -71,26 +65,67 @@ fn test(options: &FpmOptions) -> ExitCode {
     }
 }
 
-fn serve(options: &FpmOptions) -> ExitCode {
-    let handed = reload::receive();
-    let (config, messages) = load(options);
-    let config = match config {
-        Ok(config) => config,
-        Err(error) => {
-            write(&messages);
-            let Some(config) = handed.as_ref().and_then(config_of) else {
-                log::error(format_args!("{error}"));
-                return ExitCode::from(EXIT_CONFIG);
-            };
-            log::error(format_args!(
-                "the new configuration cannot be used ({error}): the old one goes on serving"
-            ));
-            config
+/// Whether PHP starts as the first pool wants it, and as others do that differ in what can go wrong then. It starts once in a process.
+fn php_starts(config: &Config) -> bool {
+    let decisive = |pool: &PoolConfig| -> Vec<(String, String)> {
+        let defines = startup_ini(pool).defines.into_iter();
+        let decides = |name: &str| {
+            matches!(name, "extension" | "zend_extension") || name.starts_with("opcache.")
+        };
+        defines.filter(|(name, _)| decides(name)).collect()
+    };
+    let starts = |pool: &PoolConfig| match start_php(pool) {
+        Ok(_) => true,
+        Err(text) if config.pools.len() == 1 => {
+            log::error(format_args!("{text}"));
+            false
+        }
+        Err(text) => {
+            log::error(format_args!("[pool {}] {text}", pool.name));
+            false
         }
     };
+    let Some((first, others)) = config.pools.split_first() else {
+        return true;
+    };
+    let mut seen = vec![decisive(first)];
+    let mut all_start = true;
+    for pool in others {
+        let wanted = decisive(pool);
+        if seen.contains(&wanted) {
+            continue;
+        }
+        seen.push(wanted);
+        all_start &= match in_child(|| i32::from(!starts(pool))) {
+            Ok(exit) => exit.code() == Some(0),
+            Err(error) => {
+                log::error(format_args!(
+                    "[pool {}] PHP's start cannot be tried: {error}",
+                    pool.name
+                ));
+                false
+            }
+        };
+    }
+    starts(first) && all_start
+}
+
+fn serve(options: &FpmOptions) -> ExitCode {
+    let mut handed = reload::receive();
     let program = Program::current();
+    let (config, messages) = match handed
+        .as_mut()
+        .map(|handed| configure_anew(options, handed))
+    {
+        Some((Ok(config), messages)) => (config, messages),
+        Some((Err(error), messages)) => return refuse(&error, &messages),
+        None => match load(options) {
+            (Ok(config), messages) => (config, messages),
+            (Err(error), messages) => return refuse(&error, &messages),
+        },
+    };
     let file = config::config_file(options, &PhpBuild::compiled());
-    match prepare(&file, &config.global, handed.is_some(), &messages) {
+    match prepare(&file, &config.global, handed.as_ref(), &messages) {
         Ok(ready) => run(Launch {
             global: config.global,
             pools: config.pools,
@@ -101,40 +136,92 @@ fn serve(options: &FpmOptions) -> ExitCode {
             program,
             ready,
         }),
-        Err(status) => status,
+        Err(Unprepared { text, status }) => {
+            if let Some(way_back) = handed.and_then(|handed| handed.way_back) {
+                let failure = way_back.take(&program, &text);
+                log::error(format_args!(
+                    "{} cannot be executed to go back to the old configuration: {failure}",
+                    program.path.display()
+                ));
+            }
+            log::error(format_args!("{text}"));
+            status
+        }
     }
+}
+
+/// The configuration after a reload: the new one, or, if that cannot be used, the one from before.
+fn configure_anew(
+    options: &FpmOptions,
+    handed: &mut HandedDown,
+) -> (Result<Config, config::InvalidConfig>, Messages) {
+    let old = |handed: &HandedDown| {
+        let (global, pools) = handed.config()?;
+        Some(Config { global, pools })
+    };
+    if handed.failure.is_some()
+        && let Some(config) = old(handed)
+    {
+        return (Ok(config), Messages::new());
+    }
+    let (config, messages) = load(options);
+    match config {
+        Err(error) if let Some(config) = old(handed) => {
+            handed.failure = Some(error.to_string());
+            handed.way_back = None;
+            (Ok(config), messages)
+        }
+        config => (config, messages),
+    }
+}
+
+fn refuse(error: &config::InvalidConfig, messages: &Messages) -> ExitCode {
+    write(messages);
+    log::error(format_args!("{error}"));
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Why the server cannot be started.
+struct Unprepared {
+    text: String,
+    status: ExitCode,
 }
 
 /// Opens the log, takes limits and goes into the background, as configured; answers where to say that all is ready.
 fn prepare(
     file: &str,
     global: &GlobalConfig,
-    is_reload: bool,
+    handed: Option<&HandedDown>,
     messages: &Messages,
-) -> Result<Option<std::os::fd::OwnedFd>, ExitCode> {
-    let fail = |text: &dyn std::fmt::Display| {
-        log::error(format_args!("{text}"));
-        ExitCode::from(EXIT_CONFIG)
+) -> Result<Option<std::os::fd::OwnedFd>, Unprepared> {
+    let fail = |text: String| Unprepared {
+        text,
+        status: ExitCode::from(EXIT_CONFIG),
     };
-    log::init(global).map_err(|error| fail(&error))?;
+    log::init(global).map_err(|error| fail(error.to_string()))?;
     write(messages);
+    if let Some(failure) = handed.and_then(|handed| handed.failure.as_ref()) {
+        log::error(format_args!(
+            "the new configuration cannot be used ({failure}): the old one goes on serving"
+        ));
+    }
     if let Some(error) = set_limits(&global.rlimits).first() {
-        return Err(fail(error));
+        return Err(fail(error.to_string()));
     }
     if let Some(priority) = global.priority
         && let Err(error) = rustix::process::setpriority_process(None, priority)
     {
-        return Err(fail(&format_args!(
+        return Err(fail(format!(
             "Unable to set priority for the master process: {error}"
         )));
     }
     title::set(&format!("php-fpm: master process ({file})"));
-    if !global.daemonize || is_reload {
+    if !global.daemonize || handed.is_some() {
         return Ok(None);
     }
-    daemonize().map(Some).map_err(|error| {
-        fail(&format_args!("failed to daemonize: {error}"));
-        exit_code(i32::from(EXIT_SOFTWARE))
+    daemonize().map(Some).map_err(|error| Unprepared {
+        text: format!("failed to daemonize: {error}"),
+        status: exit_code(i32::from(EXIT_SOFTWARE)),
     })
 }
 
@@ -162,14 +249,6 @@ fn wants_pcntl(pool: &PoolConfig, defines: &[(String, String)]) -> bool {
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
     settings.any(is_pcntl) || defines.any(is_pcntl)
-}
-
-/// The configuration that the program before a reload served by.
-fn config_of(handed: &HandedDown) -> Option<Config> {
-    Some(Config {
-        global: handed.global.clone()?,
-        pools: handed.configs(),
-    })
 }
 
 fn write(messages: &Messages) {

@@ -130,6 +130,14 @@ impl ErrorLog {
         }
     }
 
+    /// After [`restore_standard_error`](Self::restore_standard_error), if it did lead to the log.
+    pub(super) fn take_standard_error_again(&self) -> io::Result<()> {
+        if self.launched.load(Ordering::Acquire) {
+            self.take_standard_error()?;
+        }
+        Ok(())
+    }
+
     pub(super) fn reopen(&self) -> Result<(), LogError> {
         if let (Some(file), Some(path)) = (self.file.get(), self.path.get()) {
             let failed = |source| LogError::Open {

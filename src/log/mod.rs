@@ -127,6 +127,15 @@ pub(crate) fn restore_standard_error() -> io::Result<()> {
     LOG.restore_standard_error()
 }
 
+/// Takes descriptor 2 back: the supervisor has not been executed anew after all.
+pub(crate) fn take_standard_error_again() {
+    if let Err(error) = LOG.take_standard_error_again() {
+        warning(format_args!(
+            "standard error cannot be led to the error log: {error}"
+        ));
+    }
+}
+
 /// What a process below needs to log as this one does; the descriptor goes beside it.
 pub(crate) fn heritage() -> (Heritage, Option<BorrowedFd<'static>>) {
     (LOG.heritage(), LOG.descriptor_to_pass())

@@ -244,6 +244,7 @@ impl Scoreboard {
             serving: cells.state.load(Ordering::Relaxed) == State::Serving as u32,
             running: cells.running.load(Ordering::Relaxed),
             requests: cells.requests.load(Ordering::Relaxed),
+            connections: cells.connections.load(Ordering::Relaxed),
         })
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct ProcessView {
     pub(crate) running: u32,
     /// Requests that it has run.
     pub(crate) requests: u64,
+    /// Connections that it has open.
+    pub(crate) connections: u32,
 }
 
 /// A pool's numbers at one moment.

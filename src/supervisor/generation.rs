@@ -1,8 +1,8 @@
 //! One pool process as the supervisor sees it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use tokio::io::unix::AsyncFd;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::messages::{Channel, FromPool, Received, ToPool};
 use super::process::{Exit, kill, watch};
+use super::reload::HandedGeneration;
 use crate::log;
 
 /// A generation of a pool: a pool process and the worker processes that it has forked.
@@ -108,6 +109,47 @@ impl Generation {
         })
     }
 
+    /// One that the program before a reload has started.
+    pub(super) fn inherit(handed: HandedGeneration, events: EventSender) -> std::io::Result<Self> {
+        let phase = match (handed.ready, handed.starting) {
+            (true, _) => Phase::Ready,
+            (false, true) => Phase::Starting,
+            (false, false) => Phase::Draining,
+        };
+        let mut generation = Self::new(
+            handed.number,
+            handed.pid,
+            handed.control,
+            phase,
+            true,
+            events,
+        )?;
+        if phase == Phase::Draining {
+            generation.draining_since = Instant::now().checked_sub(handed.draining_for);
+        }
+        Ok(generation)
+    }
+
+    /// What the program that replaces this one is to know of it.
+    pub(super) fn hand_down(&self) -> std::io::Result<HandedGeneration> {
+        let control = self.control.get_ref().as_fd().try_clone_to_owned()?;
+        Ok(HandedGeneration {
+            number: self.number,
+            pid: self.pid,
+            control: Channel::from_socket(control),
+            ready: self.phase == Phase::Ready,
+            starting: self.phase == Phase::Starting,
+            draining_for: self
+                .draining_since
+                .map_or(Duration::ZERO, |since| since.elapsed()),
+        })
+    }
+
+    /// Whether the program before a reload has started it.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
     /// Whether nothing of it is left.
     pub(super) fn is_gone(&self) -> bool {
         self.closed && self.exit.is_some()
@@ -128,7 +170,7 @@ impl Generation {
                 self.phase = Phase::Draining;
                 self.draining_since = Some(Instant::now());
                 if self.inherited {
-                    kill(self.pid, Signal::QUIT);
+                    self.signal(Signal::QUIT);
                 } else {
                     self.send(&ToPool::Drain);
                 }
@@ -144,7 +186,7 @@ impl Generation {
             Phase::Ready | Phase::Draining => {
                 self.phase = Phase::Stopping;
                 if self.inherited {
-                    kill(self.pid, Signal::TERM);
+                    self.signal(Signal::TERM);
                 } else {
                     self.send(&ToPool::Stop);
                 }
@@ -155,8 +197,13 @@ impl Generation {
 
     pub(super) fn kill(&mut self) {
         self.phase = Phase::Stopping;
+        self.signal(Signal::KILL);
+    }
+
+    /// Its number is another process's once it has been reaped.
+    fn signal(&self, signal: Signal) {
         if self.exit.is_none() {
-            kill(self.pid, Signal::KILL);
+            kill(self.pid, signal);
         }
     }
 
@@ -172,11 +219,6 @@ impl Generation {
                 self.pid
             ));
         }
-    }
-
-    /// Another handle on its control socket, to hand down.
-    pub(super) fn control_descriptor(&self) -> std::io::Result<OwnedFd> {
-        self.control.get_ref().as_fd().try_clone_to_owned()
     }
 }
 

@@ -47,7 +47,7 @@ use self::notify::Notifier;
 use self::pid_file::PidFile;
 use self::pool::{Parts, Pool, ProcessLimit};
 use self::process::{raise_descriptor_limit, reap};
-use self::reload::{Check, Handed, HandedDown, Program};
+use self::reload::{Check, Handed, HandedDown, Program, WayBack};
 use self::signals::{Signal, Signals};
 use self::sockets::{Export, Inherited, SocketError, bind_pools};
 use crate::config::{GlobalConfig, PoolConfig};
@@ -151,7 +151,7 @@ pub(crate) const EXIT_CONFIG: i32 = 78;
 /// FPM_EXIT_SOFTWARE.
 pub(crate) const EXIT_SOFTWARE: i32 = 70;
 
-async fn supervise(launch: Launch) -> Result<(), SupervisorError> {
+async fn supervise(mut launch: Launch) -> Result<(), SupervisorError> {
     // First, so that no signal finds a socket file that nobody would remove.
     let signals = Signals::new().map_err(SupervisorError::Setup)?;
     reload::unblock_signals().map_err(SupervisorError::Setup)?;
@@ -168,10 +168,37 @@ async fn supervise(launch: Launch) -> Result<(), SupervisorError> {
             "the limit on descriptors cannot be raised: {error}"
         ));
     }
-    let mut supervisor = Supervisor::new(launch, signals)?;
+    let program = launch.program.clone();
+    let way_back = launch
+        .handed
+        .as_mut()
+        .and_then(|handed| handed.way_back.take());
+    // Returns only if it fails, or cannot be done.
+    let go_back = |way_back: Option<WayBack>, error: SupervisorError| {
+        if let Some(way_back) = way_back {
+            let failure = way_back.take(&program, &error);
+            log::error(format_args!(
+                "{} cannot be executed to go back to the old configuration: {failure}",
+                program.path.display()
+            ));
+        }
+        error
+    };
+    let mut supervisor = match Supervisor::new(launch, signals) {
+        Ok(supervisor) => supervisor,
+        Err(error) => return Err(go_back(way_back, error)),
+    };
     let result = match supervisor.start() {
-        Ok(()) => supervisor.run().await,
-        Err(error) => Err(error),
+        Ok(()) => {
+            drop(way_back);
+            supervisor.run().await
+        }
+        Err(error) => {
+            if way_back.is_some() {
+                supervisor.kill_new();
+            }
+            Err(go_back(way_back, error))
+        }
     };
     supervisor.end().await;
     if result.is_ok() {
@@ -185,6 +212,10 @@ struct Supervisor {
     program: Program,
     /// By number; none for one that has ended after a reload.
     pools: Vec<Option<Pool>>,
+    /// Until all is settled.
+    unused_sockets: Option<Inherited>,
+    /// Why a reload has come to nothing, so that all goes on as before.
+    failure: Option<String>,
     listen_queues: ListenQueues,
     /// When to look at them again.
     measure_at: Instant,
@@ -236,10 +267,12 @@ impl Supervisor {
             .iter()
             .map(|config| Identity::resolve(config, allow_root))
             .collect::<Result<_, _>>()?;
-        let sockets = bind_pools(&configs, inherited)?;
+        let (sockets, unused_sockets) = bind_pools(&configs, inherited)?;
         let process_limit =
             ProcessLimit::new(global.process_max, configs.len()).map_err(SupervisorError::Setup)?;
-        let mut handed = handed.unwrap_or_default().pools;
+        let is_reload = handed.is_some();
+        let handed = handed.unwrap_or_default();
+        let (failure, mut handed) = (handed.failure, handed.pools);
         let patience =
             Some(global.process_control_timeout).filter(|timeout| *timeout > Duration::ZERO);
         let (sender, events) = mpsc::unbounded_channel();
@@ -254,7 +287,7 @@ impl Supervisor {
         for ((config, identity), sockets) in configs.into_iter().zip(identities).zip(sockets) {
             let old = handed
                 .iter()
-                .position(|old| old.name() == config.name)
+                .position(|old| old.name == config.name)
                 .map(|index| handed.swap_remove(index));
             let processes = if threads { 1 } else { config.max_children };
             number = add(
@@ -269,16 +302,23 @@ impl Supervisor {
                         pool: number,
                         events: sender.clone(),
                     },
+                    is_reload,
                 },
                 old,
             )?;
         }
         // Pools that there are no more.
         for old in handed {
+            // What it was configured to be does not matter any more.
+            let nothing = || {
+                let config = PoolConfig::new(old.name.clone(), Vec::new(), 1);
+                (config, Identity::default())
+            };
+            let (config, identity) = old.config.clone().unwrap_or_else(nothing);
             number = add(
                 Parts {
-                    config: old.config.clone(),
-                    identity: old.identity.clone(),
+                    config,
+                    identity,
                     processes: old.processes,
                     sockets: None,
                     patience,
@@ -287,6 +327,7 @@ impl Supervisor {
                         pool: number,
                         events: sender.clone(),
                     },
+                    is_reload,
                 },
                 Some(old),
             )?;
@@ -300,6 +341,8 @@ impl Supervisor {
             global,
             program,
             pools,
+            unused_sockets: Some(unused_sockets),
+            failure,
             listen_queues: ListenQueues::default(),
             measure_at: Instant::now() + MEASURE_INTERVAL,
             state: State::Normal,
@@ -332,15 +375,25 @@ impl Supervisor {
         for pool in self.pools.iter_mut().flatten() {
             if pool.sockets().is_some() {
                 pool.bound_generations();
-                pool.start()?;
+                pool.start(self.failure.is_some())?;
                 pool.measure(&mut self.listen_queues);
             } else {
                 pool.finish();
             }
         }
+        // Nothing can fail any more that would be a reason to end.
+        self.pools.iter().flatten().for_each(Pool::settle);
+        if let Some(unused) = self.unused_sockets.take() {
+            unused.close_unused();
+        }
         // Not before: the newest generation would be the one before the reload. Pools on demand are up already.
         self.look_whether_up();
         Ok(())
+    }
+
+    /// Ends what this program has started.
+    fn kill_new(&mut self) {
+        self.pools.iter_mut().flatten().for_each(Pool::kill_new);
     }
 
     async fn run(&mut self) -> Result<(), SupervisorError> {
@@ -349,7 +402,12 @@ impl Supervisor {
             let measure_at = measures.then_some(self.measure_at);
             let deadlines = self.pools.iter().flatten().filter_map(Pool::deadline);
             let reload_at = self.reload_waits.map(|wait| wait.look_at);
-            let deadline = deadlines.chain(measure_at).chain(reload_at).min();
+            let check_until = self.check.as_ref().map(Check::until);
+            let deadline = deadlines
+                .chain(measure_at)
+                .chain(reload_at)
+                .chain(check_until)
+                .min();
             let notify_at = self.notifier.deadline();
             tokio::select! {
                 signal = self.signals.next() => self.on_signal(signal).await?,
@@ -426,6 +484,11 @@ impl Supervisor {
             }
         }
         self.pools.iter_mut().flatten().for_each(Pool::on_deadline);
+        if let Some(check) = &mut self.check
+            && check.until() <= Instant::now()
+        {
+            check.give_up();
+        }
         if self
             .reload_waits
             .is_some_and(|wait| wait.look_at <= Instant::now())
@@ -471,6 +534,9 @@ impl Supervisor {
             let pools = self.pools.iter().flatten();
             self.notifier
                 .ready(pools.map(|pool| pool.snapshot().requests).sum());
+            if self.failure.is_some() || self.pools.iter().flatten().any(Pool::has_failed) {
+                self.notifier.reload_failed();
+            }
             if let Some(ready) = self.ready.take() {
                 // Nobody waits for it any more if that fails.
                 let _ = File::from(ready).write_all(b"1");
@@ -574,7 +640,7 @@ impl Supervisor {
     /// Waits a moment until what worker processes have said is in the log, so that it stands before what we say next.
     async fn flush_output(&mut self) -> Result<(), SupervisorError> {
         let pools = self.pools.iter().flatten();
-        let mut expected: usize = pools.map(|pool| pool.tell(&ToPool::Flush, &[])).sum();
+        let mut expected: usize = pools.map(|pool| pool.ask(&ToPool::Flush)).sum();
         let patience = Instant::now() + FLUSH_TIMEOUT;
         while expected > 0 {
             let event = tokio::time::timeout_at(patience.into(), self.events.recv()).await;
@@ -608,6 +674,9 @@ impl Supervisor {
 
     /// Leaves nothing behind: no process, and, by dropping the pools, no socket file.
     async fn end(mut self) {
+        if let Some(check) = &mut self.check {
+            check.give_up();
+        }
         self.pools.iter_mut().flatten().for_each(Pool::kill);
         let patience = Instant::now() + Duration::from_secs(1);
         // Worker processes whose pool process had to be killed die by the kernel's hand, a moment later.

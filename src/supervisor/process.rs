@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{
     Pid, Resource, Signal, WaitOptions, WaitStatus, getrlimit, kill_process, setrlimit, wait,
+    waitpid,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -86,6 +87,13 @@ pub(crate) fn reap() -> Option<(Pid, Exit)> {
         .ok()
         .flatten()
         .map(|(pid, status)| (pid, Exit(status)))
+}
+
+/// Waits for the end of a child.
+pub(crate) fn wait_for(child: Pid) -> io::Result<Exit> {
+    let ended = super::messages::retry(|| waitpid(Some(child), WaitOptions::empty()))?;
+    let (_, status) = ended.ok_or_else(|| io::Error::other("the child has not ended"))?;
+    Ok(Exit(status))
 }
 
 /// Kills a process that has not been reaped yet, so the number is still its own.

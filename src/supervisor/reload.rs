@@ -13,27 +13,28 @@
 //! Executing it anew is what makes a reload pick up an upgraded program. Nothing stops meanwhile: worker processes go on
 //! accepting connections and answering requests through all of this.
 //!
-//! Should the new program not be able to use the configuration after all, it goes on with the old one, which is in the
-//! memfd too.
+//! Should the new program not be able to use the configuration after all, for it cannot listen where it should, say, it is executed
+//! once more and goes on with the old one, which is in the memfd too ([`WayBack`]).
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
 use super::messages::Channel;
-use super::process::{Exit, kill};
-use super::sockets::Export;
+use super::process::Exit;
+use super::sockets::{Copies, Export};
 use crate::config::{GlobalConfig, PoolConfig};
 use crate::descriptor::high_fd;
 use crate::log;
@@ -94,6 +95,7 @@ fn find(name: &std::path::Path) -> Option<PathBuf> {
 pub(super) struct Check {
     pid: Pid,
     output: File,
+    until: Instant,
 }
 
 impl Check {
@@ -104,6 +106,8 @@ impl Check {
         command
             .arg("-t")
             .stdin(Stdio::null())
+            // Preloading forks: all of it can be ended.
+            .process_group(0)
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?);
         let activation = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
@@ -114,7 +118,25 @@ impl Check {
         Ok(Self {
             pid: Pid::from_child(&child),
             output,
+            until: Instant::now() + CHECK_PATIENCE,
         })
+    }
+
+    /// When it has taken too long.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Ends it: what it says of the configuration does not matter any more, or it will say nothing.
+    pub(super) fn give_up(&mut self) {
+        log::debug(format_args!(
+            "the check of the configuration (process {}) is ended",
+            self.pid
+        ));
+        // Not reaped yet, so the number is its own. It may have ended all the same.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        // It is over when it has been reaped.
+        self.until += CHECK_PATIENCE;
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -126,9 +148,17 @@ impl Check {
         if exit.code() == Some(0) {
             return true;
         }
-        log::error(format_args!(
-            "the new configuration cannot be used (its check exited {exit}): the old one goes on serving"
-        ));
+        if exit.signal() == Some(libc::SIGKILL) {
+            log::error(format_args!(
+                "the new configuration cannot be used (its check was killed; it may take {} seconds, preloading included): the old \
+                 one goes on serving",
+                CHECK_PATIENCE.as_secs()
+            ));
+        } else {
+            log::error(format_args!(
+                "the new configuration cannot be used (its check exited {exit}): the old one goes on serving"
+            ));
+        }
         let mut text = Vec::new();
         let read = self
             .output
@@ -144,11 +174,17 @@ impl Check {
     }
 }
 
+/// How long a check may take. Module startup takes milliseconds, but a preload script may do anything.
+const CHECK_PATIENCE: Duration = Duration::from_secs(120);
+
 /// A pool that is handed down.
 #[derive(Debug)]
 pub(crate) struct Handed {
-    pub(super) config: PoolConfig,
-    pub(super) identity: Identity,
+    pub(super) name: String,
+    /// None if this version does not understand it: then the pool can only go on with the new configuration, or end.
+    pub(super) config: Option<(PoolConfig, Identity)>,
+    /// It only finishes what runs: the configuration has it no more.
+    pub(super) removed: bool,
     pub(super) processes: u32,
     pub(super) last_generation: u32,
     pub(super) scoreboard: OwnedFd,
@@ -165,6 +201,8 @@ pub(super) struct HandedGeneration {
     pub(super) ready: bool,
     /// It is not ready yet, rather than not any more.
     pub(super) starting: bool,
+    /// How long it has been finishing what runs.
+    pub(super) draining_for: Duration,
 }
 
 /// All that is handed down.
@@ -174,25 +212,89 @@ pub(crate) struct HandedDown {
     pub(crate) global: Option<GlobalConfig>,
     /// Pools, as far as this version understands them.
     pub(crate) pools: Vec<Handed>,
+    /// Why it is to be served by again: the new configuration has been tried.
+    pub(crate) failure: Option<String>,
+    /// How to go back to it; none if that cannot be done, or has been.
+    pub(crate) way_back: Option<WayBack>,
 }
 
 impl HandedDown {
-    /// Configurations of the pools that it served.
-    pub(crate) fn configs(&self) -> Vec<PoolConfig> {
-        self.pools.iter().map(|pool| pool.config.clone()).collect()
+    /// What it served by, if this version understands it.
+    pub(crate) fn config(&self) -> Option<(GlobalConfig, Vec<PoolConfig>)> {
+        let pools = self.pools.iter().filter(|pool| !pool.removed);
+        let pools = pools.map(|pool| pool.config.as_ref().map(|(config, _)| config.clone()));
+        Some((self.global.clone()?, pools.collect::<Option<_>>()?))
+    }
+}
+
+/// What was handed down once more, kept until this program serves: should it not be able to by the new configuration, it is
+/// executed again, to serve by the old one. Nothing has stopped until then.
+#[derive(Debug)]
+pub(crate) struct WayBack {
+    /// With the numbers of `descriptors`.
+    record: Record,
+    descriptors: Vec<OwnedFd>,
+    sockets: Copies,
+}
+
+impl WayBack {
+    fn new(record: &Record) -> io::Result<Self> {
+        let mut descriptors = Vec::new();
+        let mut copy = |number: &mut RawFd| -> io::Result<()> {
+            // SAFETY: only asks and copies; if nothing is open under this number, it is told so.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(*number) };
+            let descriptor = high_fd(descriptor.try_clone_to_owned()?);
+            *number = descriptor.as_raw_fd();
+            descriptors.push(descriptor);
+            Ok(())
+        };
+        let mut record = record.clone();
+        for pool in &mut record.pools {
+            copy(&mut pool.scoreboard)?;
+            copy(&mut pool.handover.0)?;
+            copy(&mut pool.handover.1)?;
+            for generation in &mut pool.generations {
+                copy(&mut generation.control)?;
+            }
+        }
+        Ok(Self {
+            record,
+            descriptors,
+            sockets: Copies::make()?,
+        })
+    }
+
+    /// Goes back, for this reason. Returns only if that fails.
+    pub(crate) fn take(mut self, program: &Program, why: &dyn std::fmt::Display) -> io::Error {
+        self.record.failure = Some(why.to_string());
+        let descriptors: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        let result = become_anew(program, &self.record, &descriptors, |command| {
+            Ok(self.sockets.apply(command)?)
+        });
+        match result {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
     }
 }
 
 /// What is written down of them.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
     /// Parsed last: another version may not understand it.
     global: serde_json::Value,
     pools: Vec<PoolRecord>,
+    /// See [`HandedDown::failure`].
+    #[serde(default)]
+    failure: Option<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct PoolRecord {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    removed: bool,
     /// Parsed last: another version may not understand it.
     config: serde_json::Value,
     identity: serde_json::Value,
@@ -203,7 +305,7 @@ struct PoolRecord {
     generations: Vec<GenerationRecord>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct GenerationRecord {
     number: u32,
     pid: i32,
@@ -211,6 +313,8 @@ struct GenerationRecord {
     ready: bool,
     #[serde(default)]
     starting: bool,
+    #[serde(default)]
+    draining_for: Duration,
 }
 
 /// Executes `program` in place of this one. Returns only if that fails: then all is as it was.
@@ -240,13 +344,27 @@ fn hand_over(
             .iter()
             .map(|pool| pool.record(&mut descriptors))
             .collect::<io::Result<_>>()?,
+        failure: None,
     };
+    become_anew(program, &record, &descriptors, |command| {
+        sockets.apply(command);
+        Ok(())
+    })
+}
+
+/// Executes `program` with what `record` and its `descriptors` say, and the sockets that `apply` tells it of.
+fn become_anew(
+    program: &Program,
+    record: &Record,
+    descriptors: &[BorrowedFd<'_>],
+    apply: impl FnOnce(&mut Command) -> io::Result<()>,
+) -> io::Result<std::convert::Infallible> {
     let mut memory = File::from(high_fd(memfd_create("fe-php-reload", MemfdFlags::CLOEXEC)?));
     memory.write_all(&serde_json::to_vec(&record)?)?;
     memory.rewind()?;
-    descriptors.push(memory.as_fd());
+    let descriptors = [descriptors, &[memory.as_fd()]].concat();
     let mut command = program.command();
-    sockets.apply(&mut command);
+    apply(&mut command)?;
     command.env(RELOAD, memory.as_raw_fd().to_string());
     for descriptor in &descriptors {
         fcntl_setfd(descriptor, FdFlags::empty())?;
@@ -262,6 +380,7 @@ fn hand_over(
         log::warning(format_args!("standard error cannot be restored: {error}"));
     }
     let error = command.exec();
+    log::take_standard_error_again();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
     for descriptor in &descriptors {
         // Cannot fail on an open descriptor.
@@ -271,15 +390,8 @@ fn hand_over(
 }
 
 impl Handed {
-    pub(super) fn name(&self) -> &str {
-        &self.config.name
-    }
-
-    fn record<'a>(
-        &'a self,
-        descriptors: &mut Vec<std::os::fd::BorrowedFd<'a>>,
-    ) -> io::Result<PoolRecord> {
-        let mut number = |descriptor: std::os::fd::BorrowedFd<'a>| {
+    fn record<'a>(&'a self, descriptors: &mut Vec<BorrowedFd<'a>>) -> io::Result<PoolRecord> {
+        let mut number = |descriptor: BorrowedFd<'a>| {
             descriptors.push(descriptor);
             descriptor.as_raw_fd()
         };
@@ -289,11 +401,16 @@ impl Handed {
             control: number(generation.control.as_fd()),
             ready: generation.ready,
             starting: generation.starting,
+            draining_for: generation.draining_for,
         });
         let generations = generations.collect();
+        let config = self.config.as_ref().map(|(config, _)| config);
+        let identity = self.config.as_ref().map(|(_, identity)| identity);
         Ok(PoolRecord {
-            config: serde_json::to_value(&self.config)?,
-            identity: serde_json::to_value(&self.identity)?,
+            name: self.name.clone(),
+            removed: self.removed,
+            config: serde_json::to_value(config)?,
+            identity: serde_json::to_value(identity)?,
             processes: self.processes,
             last_generation: self.last_generation,
             scoreboard: number(self.scoreboard.as_fd()),
@@ -332,6 +449,11 @@ fn read(number: RawFd) -> io::Result<HandedDown> {
     let mut text = Vec::new();
     File::from(take(number)?).read_to_end(&mut text)?;
     let record: Record = serde_json::from_slice(&text)?;
+    // Before the descriptors are taken.
+    let way_back = match record.failure {
+        None => WayBack::new(&record).map(Some)?,
+        Some(_) => None,
+    };
     let mut pools = Vec::new();
     for pool in record.pools {
         let mut generations = Vec::new();
@@ -345,25 +467,18 @@ fn read(number: RawFd) -> io::Result<HandedDown> {
                 control: Channel::from_socket(take(generation.control)?),
                 ready: generation.ready,
                 starting: generation.starting,
+                draining_for: generation.draining_for,
             });
         }
         let scoreboard = take(pool.scoreboard)?;
         let handover = (take(pool.handover.0)?, take(pool.handover.1)?);
-        let config = serde_json::from_value::<PoolConfig>(pool.config);
-        let identity = serde_json::from_value::<Identity>(pool.identity);
-        let (Ok(config), Ok(identity)) = (config, identity) else {
-            // Of a version with other directives. Its workers finish.
-            for generation in generations {
-                kill(generation.pid, Signal::QUIT);
-            }
-            log::warning(format_args!(
-                "a pool of the program before the reload is not understood; its workers finish without handing over connections"
-            ));
-            continue;
-        };
+        // Another version may have other directives.
+        let config = serde_json::from_value::<PoolConfig>(pool.config).ok();
+        let identity = serde_json::from_value::<Identity>(pool.identity).ok();
         pools.push(Handed {
-            config,
-            identity,
+            name: pool.name,
+            removed: pool.removed,
+            config: config.zip(identity),
             processes: pool.processes,
             last_generation: pool.last_generation,
             scoreboard,
@@ -371,10 +486,14 @@ fn read(number: RawFd) -> io::Result<HandedDown> {
             generations,
         });
     }
-    Ok(HandedDown {
+    let mut handed = HandedDown {
         global: serde_json::from_value(record.global).ok(),
         pools,
-    })
+        failure: record.failure,
+        way_back: None,
+    };
+    handed.way_back = way_back.filter(|_| handed.config().is_some());
+    Ok(handed)
 }
 
 /// Takes a descriptor that was left to us.
@@ -383,7 +502,7 @@ fn take(number: RawFd) -> io::Result<OwnedFd> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     // SAFETY: only asks; if nothing is open under this number, it is told so.
-    let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl_getfd(descriptor)?;
     // SAFETY: it is open, and was left to this program to own, once each.
     Ok(high_fd(unsafe { OwnedFd::from_raw_fd(number) }))

@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::net::sockopt::set_tcp_nodelay;
 use socket2::{Domain, Socket, Type};
 
-pub(crate) use self::inherited::{Export, Inherited};
+pub(crate) use self::inherited::{Copies, Export, Inherited};
 pub(crate) use self::unix::SocketFile;
 
 use self::inet::{InetAddress, bind_tcp};
@@ -41,6 +42,8 @@ struct ListeningSocket {
     address: ListenAddress,
     /// None for TCP, and for what systemd has made.
     file: Option<SocketFile>,
+    /// The file goes with it. One that was inherited is of others too until all is settled.
+    owns_file: AtomicBool,
     /// systemd has made it.
     activated: bool,
 }
@@ -140,11 +143,12 @@ pub(crate) enum SocketError {
 }
 
 /// Binds what all pools listen at, or nothing. Pools that come to the same address share its socket, as under php-fpm;
-/// sockets that are there already are used.
+/// sockets that are there already are used. Those that nobody wants come back: [`settle`](PoolSockets::settle) and
+/// [`close_unused`](Inherited::close_unused) are to be called once nothing can fail any more.
 pub(crate) fn bind_pools(
     pools: &[PoolConfig],
     inherited: Inherited,
-) -> Result<Vec<PoolSockets>, SocketError> {
+) -> Result<(Vec<PoolSockets>, Inherited), SocketError> {
     let mut binder = Binder::new(inherited);
     let mut bound = Vec::with_capacity(pools.len());
     for pool in pools {
@@ -158,8 +162,17 @@ pub(crate) fn bind_pools(
             status: status.transpose()?,
         });
     }
-    binder.inherited.close_unused();
-    Ok(bound)
+    Ok((bound, binder.inherited))
+}
+
+impl PoolSockets {
+    /// The files of sockets that were inherited go with them from now on.
+    pub(crate) fn settle(&self) {
+        let all = std::iter::once(&self.listen).chain(&self.status);
+        for socket in all.flat_map(|sockets| &sockets.sockets) {
+            socket.owns_file.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl ListeningSockets {
@@ -190,7 +203,7 @@ impl ListeningSockets {
 
 impl Drop for ListeningSocket {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.as_ref().filter(|_| *self.owns_file.get_mut()) {
             file.remove();
         }
     }
@@ -254,6 +267,7 @@ impl Binder {
             fd: high_fd(socket.into()),
             address: ListenAddress::Tcp(real),
             file: None,
+            owns_file: AtomicBool::new(true),
             activated: false,
         }))
     }
@@ -278,6 +292,7 @@ impl Binder {
             fd: high_fd(socket.into()),
             address: ListenAddress::Unix(path),
             file: Some(file),
+            owns_file: AtomicBool::new(true),
             activated: false,
         }))
     }
@@ -309,6 +324,7 @@ impl Binder {
             fd: found.fd,
             address,
             file,
+            owns_file: AtomicBool::new(false),
             activated: found.activated,
         }))
     }
@@ -462,7 +478,7 @@ mod tests {
         let port = free_port();
         pools[0].status.listen = Some(ListenAddress::Inet(format!("127.0.0.1:{port}")));
         pools[1].status.listen = Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
-        let mut bound = bind_pools(&pools, Inherited::none()).expect("free names");
+        let (mut bound, _) = bind_pools(&pools, Inherited::none()).expect("free names");
         let numbers = |sockets: &ListeningSockets| -> Vec<i32> {
             sockets.descriptors().map(|fd| fd.as_raw_fd()).collect()
         };
@@ -523,17 +539,26 @@ mod tests {
         let others = [pool(&[any_port("127.0.0.1")])];
 
         drop(bind_pools(&pools, inherit(false)).expect("it is there"));
+        assert!(path.exists(), "nothing is settled");
+        std::fs::remove_file(&path).expect("ours to remove");
+        let settle = |pools: &[PoolConfig], inherited| {
+            let (bound, unused) = bind_pools(pools, inherited).expect("free names");
+            bound.iter().for_each(PoolSockets::settle);
+            unused.close_unused();
+            bound
+        };
+        drop(settle(&pools, inherit(false)));
         assert!(!path.exists(), "it has become ours");
-        drop(bind_pools(&others, inherit(false)).expect("free port"));
+        drop(settle(&others, inherit(false)));
         assert!(!path.exists(), "nobody wants it");
 
-        let bound = bind_pools(&pools, inherit(true)).expect("it is there");
+        let bound = settle(&pools, inherit(true));
         UnixStream::connect(&path).expect("it listens");
         assert!(bound[0].listen.files().is_empty());
         drop(bound);
         assert!(path.exists(), "systemd's own");
         std::fs::remove_file(&path).expect("ours to remove");
-        drop(bind_pools(&others, inherit(true)).expect("free port"));
+        drop(settle(&others, inherit(true)));
         assert!(path.exists(), "systemd's own");
     }
 

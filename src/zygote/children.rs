@@ -255,11 +255,12 @@ impl Children {
         let now = Instant::now();
         let mut census = Census {
             running: self.running(),
-            has_connections: scoreboard.connections() > 0,
             ..Census::default()
         };
         for (pid, child) in &mut self.table {
             let view = view(scoreboard, *pid);
+            // Those of older generations are not for these to keep.
+            census.has_connections |= view.is_some_and(|view| view.connections > 0);
             if !child.serving {
                 census.starting += 1;
             } else if child.is_idle(&view) {

@@ -23,12 +23,13 @@ mod privileges;
 mod worker;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, getpid};
+use rustix::process::{Pid, Signal, getpid, getppid};
 
 pub(crate) use self::privileges::{Identity, IdentityError};
 pub(crate) use self::worker::{
@@ -49,7 +50,7 @@ use crate::supervisor::messages::{
     Channel, FromPool, MessageError, PhpFacts, Received, ReopenedLogs, ReplaceReason, Start,
     ToPool, ToWorker, retry,
 };
-use crate::supervisor::process::kill;
+use crate::supervisor::process::{Exit, kill, wait_for};
 use crate::supervisor::sockets::SocketFile;
 use crate::supervisor::{EXIT_CONFIG, EXIT_SOFTWARE};
 use crate::title;
@@ -73,6 +74,21 @@ pub(crate) fn main<E>(
             log::error(format_args!("pool process failed to start: {error}"));
             EXIT_SOFTWARE
         }
+    }
+}
+
+/// Runs `act` in a process of its own, which ends with the code that it returns. For a process that has a single thread.
+pub(crate) fn in_child(act: impl FnOnce() -> i32) -> std::io::Result<Exit> {
+    let parent = getpid();
+    match fork::fork()? {
+        Forked::Child => {
+            if !fork::die_with(parent, Signal::KILL) {
+                fork::exit_now(EXIT_SOFTWARE);
+            }
+            let code = std::panic::catch_unwind(AssertUnwindSafe(act));
+            fork::exit_now(code.unwrap_or(EXIT_SOFTWARE))
+        }
+        Forked::Parent { child } => wait_for(child),
     }
 }
 
@@ -116,6 +132,7 @@ struct PoolProcess<E> {
     in_demand: bool,
     /// Whether worker processes of this generation all serve, or did once.
     ready: bool,
+    ready_since: Option<Instant>,
     /// Whether the supervisor has said that all is ready.
     is_launched: bool,
     /// What PHP and its extensions have said on standard error while they started.
@@ -232,6 +249,7 @@ impl<E> PoolProcess<E> {
             handover,
             scoreboard,
             ready: false,
+            ready_since: None,
             is_launched: false,
             first_words: words,
             early_deaths: 0,
@@ -277,11 +295,24 @@ impl<E> PoolProcess<E> {
             self.kill_late();
             self.manage(waited.connection);
         }
-        if self.orphaned {
-            // The supervisor was killed, so it could not do this itself.
+        if self.orphaned && self.is_supervisor_dead() {
+            // It was killed, so it could not do this itself.
             self.start.socket_files.iter().for_each(SocketFile::remove);
         }
         0
+    }
+
+    /// Its end of the control socket is closed a moment before it is dead; and a program that has taken its place over may have
+    /// closed that too, and serve.
+    fn is_supervisor_dead(&self) -> bool {
+        let until = Instant::now() + DYING;
+        while getppid() == Pid::from_raw(self.start.supervisor) {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Waits until there is something to do.
@@ -291,7 +322,15 @@ impl<E> PoolProcess<E> {
             State::Stopping { kill_at } => Some(kill_at),
             State::Running => {
                 let unused = self.unused_at();
-                self.fork_at.into_iter().chain(tick).chain(unused).min()
+                let launch = self.ready_since.filter(|_| !self.is_launched);
+                let launch = launch.map(|since| since + LAUNCH);
+                let launch = launch.filter(|&launch| launch > Instant::now());
+                self.fork_at
+                    .into_iter()
+                    .chain(tick)
+                    .chain(unused)
+                    .chain(launch)
+                    .min()
             }
             State::Draining => None,
         };
@@ -316,7 +355,12 @@ impl<E> PoolProcess<E> {
         }
         let sources = fds.len();
         // What they say while all is starting comes behind the line that says it has started, as under php-fpm.
-        let speaks = self.is_launched || self.state != State::Running;
+        // But if that line is long in coming (another pool of this server may start slowly), they must not fill their pipes.
+        let speaks = self.is_launched
+            || self.state != State::Running
+            || self
+                .ready_since
+                .is_some_and(|since| since.elapsed() >= LAUNCH);
         let outputs: Vec<(Pid, Source, BorrowedFd<'_>)> =
             self.children.outputs().filter(|_| speaks).collect();
         fds.extend(
@@ -387,7 +431,7 @@ impl<E> PoolProcess<E> {
             match signal {
                 libc::SIGCHLD => self.reap(),
                 libc::SIGTERM => {
-                    if rustix::process::getppid() != Pid::from_raw(self.start.supervisor) {
+                    if getppid() != Pid::from_raw(self.start.supervisor) {
                         self.become_orphan();
                     }
                     self.stop();
@@ -429,6 +473,7 @@ impl<E> PoolProcess<E> {
             self.children.all_serve() || self.at_process_max && !self.children.has_starting();
         if !self.ready && self.state == State::Running && all_serve {
             self.ready = true;
+            self.ready_since = Some(Instant::now());
             let php = self.php.clone();
             self.tell_supervisor(&FromPool::Ready { php });
         }
@@ -584,6 +629,12 @@ fn receive_start(control: &Channel) -> Result<(Start, Vec<OwnedFd>), MessageErro
 
 /// How often the process manager looks at the pool, as php-fpm's.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a pool that is ready holds back what its worker processes say, for all to be ready.
+const LAUNCH: Duration = Duration::from_secs(2);
+
+/// How long a supervisor may take to die.
+const DYING: Duration = Duration::from_millis(200);
 
 /// What SIGTERM does not end within this time gets SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -45,7 +45,7 @@ use crate::users::{Lookup, User, UserError};
 /// Who a pool's worker processes are to be, in numbers, and the environment that comes with it.
 ///
 /// Groups are those that the user has when this is resolved; a change takes a reload to be seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     /// None leaves the user and its groups as they are.
     user: Option<UserId>,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -407,4 +408,249 @@ fn a_reload_that_comes_while_a_broken_configuration_is_checked_is_obeyed() {
     server.log().expect("the old one goes on serving");
     server.log().expect_count(READY, 2);
     assert_eq!(server.get("www", "/pid.php").status, 200);
+}
+
+/// What no check can find out beforehand: sockets, files and limits.
+#[test]
+fn a_configuration_that_cannot_be_served_leaves_the_old_one_serving() {
+    let good = Configured::pool("www", "pm = static\npm.max_children = 2");
+    let server = Configured::builder(&good).start();
+    server.php("pid.php", PID);
+    let other = UnixListener::bind(server.files().path("used.sock")).unwrap();
+    let mut kept = server.connect("www");
+    let request = server.request("/pid.php").keep();
+    let before = kept.exchange(&request).text();
+    let workers = server.worker_pids();
+    let pool = |address: &str| {
+        format!("[b]\nlisten = {address}\n{{user}}\npm = static\npm.max_children = 1\n")
+    };
+    let after = |lines: &str| format!("{lines}{good}");
+    let preload = "php_admin_value[opcache.preload] = /no/such/preload.php\n\
+                   php_admin_value[opcache.preload_user] = root\n";
+    for (config, complaint) in [
+        (
+            after(&pool("{dir}/missing/b.sock")),
+            "No such file or directory",
+        ),
+        (
+            after(&pool("{dir}/used.sock")),
+            "Another FPM instance seems to already listen on",
+        ),
+        (
+            after("pid = /proc/no-such-directory/pid\n"),
+            "Unable to create the PID file",
+        ),
+        (after("rlimit_files = 99999999999\n"), "rlimit_files"),
+        (
+            format!("{good}access.log = /proc/no-such-directory/access.log\n"),
+            "/proc/no-such-directory/access.log",
+        ),
+        (
+            after(&format!("{}{preload}", pool("{dir}/b.sock"))),
+            "/no/such/preload.php",
+        ),
+    ] {
+        let said = "the old one goes on serving";
+        let refused = server.log().count(said);
+        server.files().configure(&config);
+        server.signal(Signal::USR2);
+        server.log().expect_count(said, refused + 1);
+        server.log().expect(complaint);
+        assert_eq!(kept.exchange(&request).text(), before, "{complaint}");
+        assert_eq!(
+            server.get("www", "/pid.php").status,
+            200,
+            "{complaint}: {}",
+            server.log().text()
+        );
+        wait_until("the old workers, and no others", || {
+            server.worker_pids() == workers
+        });
+    }
+    drop(other);
+    server.files().configure(&good);
+    let ready = server.log().count(READY);
+    server.signal(Signal::USR2);
+    server.log().expect_count(READY, ready + 1);
+    wait_until("new workers", || {
+        server
+            .worker_pids()
+            .iter()
+            .all(|pid| !workers.contains(pid))
+    });
+    assert_eq!(kept.exchange(&request).status, 200);
+    assert!(server.files().path("www.sock").exists());
+}
+
+/// A preload script that works once, in the check, and not for the pool process.
+fn preload_once(server: &Configured) -> String {
+    let counter = server.files().path("preloaded");
+    let source = format!(
+        "<?php if (file_exists('{0}')) throw new Exception('not again'); touch('{0}');",
+        counter.display()
+    );
+    let script = server.php("preload.php", &source);
+    format!(
+        "php_admin_value[opcache.enable] = 1\nphp_admin_value[opcache.preload] = {}\n\
+         php_admin_value[opcache.preload_user] = root\n",
+        script.display()
+    )
+}
+
+#[test]
+fn pools_that_do_not_start_after_a_reload_are_tried_again_and_hold_up_nobody() {
+    let lines = "pm = static\npm.max_children = 1\ncatch_workers_output = yes\n";
+    let (one, two) = (
+        Configured::pool("one", lines),
+        Configured::pool("two", lines),
+    );
+    let (server, _) = start(&[one.as_str(), two.as_str()].concat());
+    server.php(
+        "say.php",
+        "<?php fwrite(fopen('php://stderr', 'w'), str_repeat('x', 200) . \"\\n\"); echo getmypid();",
+    );
+    let before = server.get("two", "/say.php").text();
+    // The pool has a generation that serves: it goes on.
+    let preload = preload_once(&server);
+    server.files().configure(&format!("{one}{two}{preload}"));
+    let ready = server.log().count(READY);
+    server.signal(Signal::USR2);
+    server.log().expect("the new pool process did not start");
+    server.log().expect_count(READY, ready + 1);
+    assert_eq!(server.get("two", "/say.php").text(), before);
+    // What workers say is read, more than a pipe holds.
+    for _ in 0..600 {
+        assert_eq!(server.get("one", "/say.php").status, 200);
+    }
+    // And reloads are obeyed.
+    server
+        .files()
+        .configure(&[one.as_str(), two.as_str()].concat());
+    server.reload();
+    assert_ne!(server.get("two", "/say.php").text(), before);
+    // A pool that is new is tried again.
+    fs::remove_file(server.files().path("preloaded")).unwrap();
+    let three = Configured::pool("three", lines);
+    server
+        .files()
+        .configure(&format!("{one}{two}{three}{preload}"));
+    server.reload();
+    server
+        .log()
+        .expect("[pool three] the next pool process starts in 1 second(s)");
+    assert_eq!(server.get("one", "/pid.php").status, 200);
+    fs::remove_file(server.files().path("preloaded")).unwrap();
+    // Who has connected meanwhile has waited.
+    assert_eq!(server.get("three", "/pid.php").status, 200);
+}
+
+#[test]
+fn ondemand_pool_whose_older_generation_outlives_the_newest_is_started_anew() {
+    let pool = Configured::pool(
+        "www",
+        "pm = ondemand\npm.max_children = 2\npm.process_idle_timeout = 1s\npm.status_path = /status",
+    );
+    let (server, _) = start(&pool);
+    server.php(
+        "long.php",
+        "<?php touch(__DIR__ . '/began'); while (!file_exists(__DIR__ . '/end')) { usleep(10000); clearstatcache(); } echo 'whole';",
+    );
+    let mut long = server.connect("www");
+    long.send(&server.request("/long.php").encode());
+    wait_until("it runs", || server.files().root().join("began").exists());
+    server.reload();
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+    let old = server.worker_pids();
+    // The new generation goes, unused, before the old one ends.
+    wait_until("the new generation is gone", || {
+        server.descendants().len() == 2 && !old.is_empty()
+    });
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+    wait_until("it is gone again", || server.descendants().len() == 2);
+    fs::write(server.files().root().join("end"), "").unwrap();
+    assert_eq!(long.response(1).text(), "whole");
+    wait_until("nobody is left", || server.descendants().is_empty());
+    assert_eq!(server.get("www", "/pid.php").status, 200);
+}
+
+#[test]
+fn process_control_timeout_holds_for_workers_of_two_reloads_before() {
+    let config = format!(
+        "process_control_timeout = 3s\n{}",
+        Configured::pool("www", "pm = static\npm.max_children = 1")
+    );
+    let (server, _) = start(&config);
+    server.php(
+        "endless.php",
+        "<?php touch(__DIR__ . '/began'); while (true) usleep(10000);",
+    );
+    let mut endless = server.connect("www");
+    endless.send(&server.request("/endless.php").encode());
+    wait_until("it runs", || server.files().root().join("began").exists());
+    server.reload();
+    server.reload();
+    server
+        .log()
+        .expect("has not finished within process_control_timeout, it is ended");
+}
+
+#[test]
+fn a_log_is_reopened_by_workers_that_are_starting() {
+    let config = Configured::pool(
+        "www",
+        "pm = static\npm.max_children = 1\naccess.log = {dir}/access.log\naccess.format = \"%r\"",
+    );
+    let (server, _) = start(&config);
+    let access_log = server.files().path("access.log");
+    // Not in the check, which is the first.
+    let source = format!(
+        "<?php if (!file_exists('{0}/first')) {{ touch('{0}/first'); return; }} touch('{0}/second'); \
+         while (!file_exists('{0}/go')) {{ usleep(10000); clearstatcache(); }}",
+        server.files().directory().display()
+    );
+    let preload = server.php("preload.php", &source);
+    let lines = format!(
+        "php_admin_value[opcache.enable] = 1\nphp_admin_value[opcache.preload] = {}\n\
+         php_admin_value[opcache.preload_user] = root\n",
+        preload.display()
+    );
+    server.files().configure(&format!("{config}{lines}"));
+    server.signal(Signal::USR2);
+    wait_until("the new generation starts", || {
+        server.files().path("second").exists()
+    });
+    fs::rename(&access_log, server.files().path("access.log.1")).unwrap();
+    server.signal(Signal::USR1);
+    server.log().expect("access log file re-opened");
+    fs::write(server.files().path("go"), "").unwrap();
+    server.log().expect_count(READY, 2);
+    server.get("www", "/pid.php?after");
+    wait_until("a line in the new file", || {
+        fs::read_to_string(&access_log).is_ok_and(|text| text.contains("/pid.php"))
+    });
+}
+
+#[test]
+fn a_check_that_hangs_ends_with_the_server() {
+    let (mut server, _) = start(&Configured::pool("www", "pm = static\npm.max_children = 1"));
+    let source = format!(
+        "<?php touch('{}'); while (true) usleep(10000);",
+        server.files().path("began").display()
+    );
+    let preload = server.php("preload.php", &source);
+    let ini = server.files().ini().directory.join("php.ini");
+    let text = format!(
+        "{}\nopcache.enable=1\nopcache.preload={}\nopcache.preload_user=root\n",
+        fs::read_to_string(&ini).unwrap(),
+        preload.display()
+    );
+    fs::write(&ini, text).unwrap();
+    server.signal(Signal::USR2);
+    wait_until("the check", || server.files().path("began").exists());
+    let all = server.descendants();
+    server.signal(Signal::TERM);
+    server.wait_exit();
+    wait_until("nobody is left", || {
+        !all.iter().any(|process| process.is_running())
+    });
 }

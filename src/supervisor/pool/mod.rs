@@ -33,7 +33,7 @@ use super::generation::{EventKind, EventSender, Generation, Phase};
 use super::listen_queue::ListenQueues;
 use super::messages::{Channel, PhpFacts, ReopenedLogs, ReplaceReason, Start, ToPool};
 use super::process::{Exit, spawn_pool_process, watch_listener};
-use super::reload::{Handed, HandedGeneration};
+use super::reload::Handed;
 use super::sockets::PoolSockets;
 use super::status_listener;
 use crate::config::{ListenAddress, PhpBuild, PoolConfig, ProcessManager};
@@ -78,6 +78,8 @@ pub(super) struct Pool {
     patience: Option<Duration>,
     process_limit: Option<Arc<ProcessLimit>>,
     events: EventSender,
+    /// See [`Parts::is_reload`].
+    is_reload: bool,
 }
 
 /// What a pool is made of.
@@ -90,6 +92,8 @@ pub(super) struct Parts {
     pub(super) patience: Option<Duration>,
     pub(super) process_limit: Option<Arc<ProcessLimit>>,
     pub(super) events: EventSender,
+    /// Others serve: it is no reason to end if this pool does not start.
+    pub(super) is_reload: bool,
 }
 
 impl Pool {
@@ -103,6 +107,7 @@ impl Pool {
             patience,
             process_limit,
             events,
+            is_reload,
         } = parts;
         let mut generations = Vec::new();
         let mut handover = None;
@@ -111,20 +116,8 @@ impl Pool {
         if let Some(handed) = handed {
             last_generation = handed.last_generation;
             handover = Some(handed.handover);
-            for HandedGeneration {
-                number,
-                pid,
-                control,
-                ready,
-                starting,
-            } in handed.generations
-            {
-                let phase = match (ready, starting) {
-                    (true, _) => Phase::Ready,
-                    (false, true) => Phase::Starting,
-                    (false, false) => Phase::Draining,
-                };
-                let generation = Generation::new(number, pid, control, phase, true, events.clone());
+            for old in handed.generations {
+                let generation = Generation::inherit(old, events.clone());
                 generations.push(generation.map_err(SupervisorError::Setup)?);
             }
             // One that is too small, or that this version does not understand, stays with those who have it.
@@ -188,6 +181,7 @@ impl Pool {
             patience,
             process_limit,
             events,
+            is_reload,
         })
     }
 
@@ -207,8 +201,9 @@ impl Pool {
         self.sockets.as_ref()
     }
 
-    /// Starts serving: with a pool process, or for an ondemand pool with the wait for a connection.
-    pub(super) fn start(&mut self) -> Result<(), SupervisorError> {
+    /// Starts serving: with a pool process, or for an ondemand pool with the wait for a connection. `goes_on` if what serves
+    /// already is to go on: the new configuration has come to nothing.
+    pub(super) fn start(&mut self, goes_on: bool) -> Result<(), SupervisorError> {
         // Until PHP has started and knows better.
         let [major, minor, patch] = PhpBuild::compiled().version;
         self.listen_for_status(&PhpFacts {
@@ -216,6 +211,10 @@ impl Pool {
             expose_php: true,
         });
         let busy = self.generations.iter().any(|old| old.phase == Phase::Ready);
+        if goes_on && busy {
+            self.scoreboard.set_serving_generation(self.last_generation);
+            return Ok(());
+        }
         if self.is_on_demand() && !busy {
             self.sleep();
             return Ok(());
@@ -256,24 +255,48 @@ impl Pool {
         }
     }
 
-    /// Whether it does what it is to do: serve, or wait for connections.
+    /// Whether it does all that it can: nothing is starting. If the newest generation has failed, that is said already, and the one
+    /// before it serves, or another attempt is to be made.
     pub(super) fn is_up(&self) -> bool {
-        self.dormant.is_some() || self.is_on_demand() || self.serves_last()
+        self.is_on_demand() || !(self.is_starting() || self.is_in_transition())
     }
 
-    /// Whether its newest generation is ready, and those before it take no more requests, but for a stubborn one.
-    fn serves_last(&self) -> bool {
-        let in_transition = self
-            .transition_until
+    fn is_starting(&self) -> bool {
+        let mut generations = self.generations.iter();
+        generations.any(|generation| generation.phase == Phase::Starting)
+    }
+
+    /// Whether generations before the newest still take requests, but for a stubborn one.
+    fn is_in_transition(&self) -> bool {
+        self.transition_until
             .is_some_and(|until| Instant::now() < until)
-            && self.scoreboard.serves_before(self.last_generation);
-        !in_transition && self.has_ready_last()
+            && self.scoreboard.serves_before(self.last_generation)
     }
 
-    fn has_ready_last(&self) -> bool {
-        self.generations.iter().any(|generation| {
-            generation.number == self.last_generation && generation.phase == Phase::Ready
-        })
+    /// Whether it does not serve by its configuration.
+    pub(super) fn has_failed(&self) -> bool {
+        let last = self.last_generation;
+        let mut generations = self.generations.iter();
+        !self.stopping
+            && self.dormant.is_none()
+            && !generations.any(|generation| {
+                generation.number == last
+                    && matches!(generation.phase, Phase::Starting | Phase::Ready)
+            })
+    }
+
+    /// The files of inherited sockets are its own from now on.
+    pub(super) fn settle(&self) {
+        if let Some(sockets) = &self.sockets {
+            sockets.settle();
+        }
+    }
+
+    /// Kills what this program has started.
+    pub(super) fn kill_new(&mut self) {
+        let new = self.generations.iter_mut();
+        new.filter(|generation| !generation.is_inherited())
+            .for_each(Generation::kill);
     }
 
     fn is_on_demand(&self) -> bool {
@@ -381,10 +404,9 @@ impl Pool {
             }
             EventKind::Connection => {
                 self.dormant = None;
-                if self.stopping || !self.generations.is_empty() {
-                    return Ok(());
+                if !self.stopping && !self.is_served() {
+                    self.start_or_retry();
                 }
-                self.start_or_retry();
                 Ok(())
             }
         }
@@ -465,15 +487,20 @@ impl Pool {
         self.generations.iter_mut().for_each(Generation::launch);
     }
 
-    /// Tells all generations something.
-    pub(super) fn tell(&self, message: &ToPool, descriptors: &[BorrowedFd<'_>]) -> usize {
+    /// Asks all generations that answer for something; how many.
+    pub(super) fn ask(&self, message: &ToPool) -> usize {
         let listening = self
             .generations
             .iter()
             .filter(|generation| matches!(generation.phase, Phase::Ready | Phase::Draining));
-        listening
-            .map(|generation| generation.send_with(message, descriptors))
-            .count()
+        listening.map(|generation| generation.send(message)).count()
+    }
+
+    /// Tells all generations something; those that are starting read it when PHP has started.
+    fn tell(&self, message: &ToPool, descriptors: &[BorrowedFd<'_>]) {
+        for generation in &self.generations {
+            generation.send_with(message, descriptors);
+        }
     }
 
     /// Opens the pool's logs anew and passes them on, with that of the error log; whether the pool has an access log.
@@ -517,18 +544,11 @@ impl Pool {
             .generations
             .iter()
             .filter(|generation| !generation.is_gone());
-        let generations = generations.map(|generation| {
-            Ok(HandedGeneration {
-                number: generation.number,
-                pid: generation.pid,
-                control: Channel::from_socket(generation.control_descriptor()?),
-                ready: generation.phase == Phase::Ready,
-                starting: generation.phase == Phase::Starting,
-            })
-        });
+        let generations = generations.map(Generation::hand_down);
         Ok(Handed {
-            config: self.config.clone(),
-            identity: self.identity.clone(),
+            name: self.config.name.clone(),
+            config: Some((self.config.clone(), self.identity.clone())),
+            removed: self.sockets.is_none(),
             processes: self.processes,
             last_generation: self.last_generation,
             scoreboard: self.scoreboard_fd.try_clone()?,

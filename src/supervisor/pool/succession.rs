@@ -57,7 +57,7 @@ impl Pool {
         if self.stopping {
             return;
         }
-        if self.transition_until.is_some() && self.serves_last() {
+        if !self.is_in_transition() {
             self.transition_until = None;
         }
         if let Some(patience) = self.patience {
@@ -183,13 +183,13 @@ impl Pool {
             return Ok(());
         }
         if matches!(phase, Phase::Draining | Phase::Stopping) {
-            let was_last = number == self.last_generation;
-            if was_last && self.generations.is_empty() && self.is_on_demand() {
+            // It may be an old one that outlives a newer one which nobody has needed for long.
+            if self.is_on_demand() && !self.is_served() {
                 self.sleep();
             }
             return Ok(());
         }
-        if !self.served && !self.is_on_demand() {
+        if !self.served && !self.is_on_demand() && !self.is_reload {
             return Err(match &generation.failure {
                 Some(text) => SupervisorError::StartFailed(text.clone()),
                 None => SupervisorError::DiedAtStart(exit.to_string()),
@@ -200,11 +200,7 @@ impl Pool {
                 "[pool {name}] the new pool process did not start: {text}"
             ));
         }
-        if self
-            .generations
-            .iter()
-            .any(|other| matches!(other.phase, Phase::Starting | Phase::Ready))
-        {
+        if self.is_served() {
             log::notice(format_args!("[pool {name}] another pool process goes on"));
             return Ok(());
         }
@@ -217,12 +213,20 @@ impl Pool {
             self.restart();
             return Ok(());
         }
+        // Slower each time, but not for ever so: somebody may be mending it.
+        let pause = RETRY * (1 << self.early_deaths.saturating_sub(1).min(LONGEST_RETRY));
         log::notice(format_args!(
             "[pool {name}] the next pool process starts in {} second(s)",
-            RETRY.as_secs()
+            pause.as_secs()
         ));
-        self.restart_at = Some(Instant::now() + RETRY);
+        self.restart_at = Some(Instant::now() + pause);
         Ok(())
+    }
+
+    /// Whether there is a generation that takes requests, or will.
+    pub(super) fn is_served(&self) -> bool {
+        let mut generations = self.generations.iter();
+        generations.any(|other| matches!(other.phase, Phase::Starting | Phase::Ready))
     }
 
     /// Starts a generation in place of one that died; if that is impossible now, tries again later.
@@ -305,8 +309,9 @@ const TRANSITION: Duration = Duration::from_secs(1);
 
 const GLANCE: Duration = Duration::from_millis(2);
 
-/// Pause before the next attempt then.
+/// Pause before the next attempt then; it doubles so many times.
 const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: u32 = 5;
 
 /// Least time between the starts of a generation and its replacement.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(2);

@@ -47,24 +47,15 @@ impl Inherited {
     pub(crate) fn from_environment() -> Self {
         let mut taken = HashSet::new();
         let mut sockets = Vec::new();
-        let activated: Vec<RawFd> = env::var(ACTIVATED)
-            .unwrap_or_default()
-            .split(',')
-            .filter_map(|number| number.parse().ok())
-            .collect();
-        for index in 0..SETS {
-            let Some(set) = env::var_os(variable(index)) else {
-                break;
-            };
-            for (key, number) in pairs(&set) {
-                log::notice(format_args!(
-                    "using inherited socket fd={number}, \"{}\"",
-                    key.display()
-                ));
-                if let Some(fd) = take(number, &mut taken) {
-                    let activated = activated.contains(&number);
-                    sockets.push(InheritedSocket { fd, key, activated });
-                }
+        let activated = activated_before();
+        for (key, number) in sets().flat_map(|set| pairs(&set)) {
+            log::notice(format_args!(
+                "using inherited socket fd={number}, \"{}\"",
+                key.display()
+            ));
+            if let Some(fd) = take(number, &mut taken) {
+                let activated = activated.contains(&number);
+                sockets.push(InheritedSocket { fd, key, activated });
             }
         }
         for number in activated_by_systemd() {
@@ -97,7 +88,7 @@ impl Inherited {
     }
 
     /// Closes those that no pool has asked for. The files of our own go; systemd has reasons for its own.
-    pub(super) fn close_unused(self) {
+    pub(crate) fn close_unused(self) {
         for socket in self.sockets {
             if socket.activated {
                 log::warning(format_args!(
@@ -147,36 +138,93 @@ impl<'a> Export<'a> {
 
     /// Tells the program about them; takes away what an earlier one was told.
     pub(crate) fn apply(&self, command: &mut Command) {
-        let mut sets = 0;
-        for set in self.sockets.chunks(SET_SIZE) {
-            let pairs: Vec<Vec<u8>> = set
-                .iter()
-                .map(|socket| {
-                    let mut pair = key_of(&socket.address).into_vec();
-                    pair.extend(format!("={}", socket.fd.as_raw_fd()).bytes());
-                    pair
-                })
-                .collect();
-            command.env(variable(sets), OsString::from_vec(pairs.join(&b',')));
-            sets += 1;
-        }
-        for index in sets..SETS {
-            let name = variable(index);
-            if env::var_os(&name).is_none() {
-                break;
-            }
-            command.env_remove(name);
-        }
-        let activated = self.sockets.iter().filter(|socket| socket.activated);
-        let numbers: Vec<String> = activated
-            .map(|socket| socket.fd.as_raw_fd().to_string())
-            .collect();
-        command.env(ACTIVATED, numbers.join(","));
-        // Their numbers mean something else by now.
-        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
-            command.env_remove(name);
-        }
+        let sockets = self.sockets.iter();
+        let sockets = sockets.map(|socket| (key_of(&socket.address), &socket.fd, socket.activated));
+        describe(&sockets.collect::<Vec<_>>(), command);
     }
+}
+
+/// Tells a program about sockets: where they listen, their descriptors, and whether systemd has made them.
+fn describe(sockets: &[(OsString, &OwnedFd, bool)], command: &mut Command) {
+    let mut sets = 0;
+    for set in sockets.chunks(SET_SIZE) {
+        let pairs: Vec<Vec<u8>> = set
+            .iter()
+            .map(|(key, fd, _)| {
+                let mut pair = key.as_bytes().to_vec();
+                pair.extend(format!("={}", fd.as_raw_fd()).bytes());
+                pair
+            })
+            .collect();
+        command.env(variable(sets), OsString::from_vec(pairs.join(&b',')));
+        sets += 1;
+    }
+    for index in sets..SETS {
+        let name = variable(index);
+        if env::var_os(&name).is_none() {
+            break;
+        }
+        command.env_remove(name);
+    }
+    let activated = sockets.iter().filter(|(_, _, activated)| *activated);
+    let numbers: Vec<String> = activated
+        .map(|(_, fd, _)| fd.as_raw_fd().to_string())
+        .collect();
+    command.env(ACTIVATED, numbers.join(","));
+    // Their numbers mean something else by now.
+    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        command.env_remove(name);
+    }
+}
+
+/// Descriptors of our own of the sockets that a program before a reload has left to this one, for a third one that may have to
+/// take its place.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    sockets: Vec<(OsString, OwnedFd, bool)>,
+}
+
+impl Copies {
+    /// To be made before [`Inherited::from_environment`] takes the sockets.
+    pub(crate) fn make() -> std::io::Result<Self> {
+        let activated = activated_before();
+        let mut sockets = Vec::new();
+        for (key, number) in sets().flat_map(|set| pairs(&set)) {
+            if number < FIRST {
+                continue;
+            }
+            // SAFETY: only asks and copies; if nothing is open under this number, it is told so.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            if socket_acceptconn(fd).unwrap_or(false) {
+                let fd = high_fd(fd.try_clone_to_owned()?);
+                sockets.push((key, fd, activated.contains(&number)));
+            }
+        }
+        Ok(Self { sockets })
+    }
+
+    /// Leaves them open over exec, and tells the program about them.
+    pub(crate) fn apply(&self, command: &mut Command) -> rustix::io::Result<()> {
+        for (_, fd, _) in &self.sockets {
+            fcntl_setfd(fd, FdFlags::empty())?;
+        }
+        let sockets = self.sockets.iter();
+        let sockets = sockets.map(|(key, fd, activated)| (key.clone(), fd, *activated));
+        describe(&sockets.collect::<Vec<_>>(), command);
+        Ok(())
+    }
+}
+
+/// The variables that name sockets.
+fn sets() -> impl Iterator<Item = OsString> {
+    (0..SETS).map_while(|index| env::var_os(variable(index)))
+}
+
+/// Numbers of those that systemd had made for a program before this one.
+fn activated_before() -> Vec<RawFd> {
+    let numbers = env::var(ACTIVATED).unwrap_or_default();
+    let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
+    numbers.collect()
 }
 
 impl Drop for Export<'_> {
