@@ -134,6 +134,16 @@ fn a_request_that_waits_too_long_is_refused_while_all_workers_are_busy() {
 }
 
 #[test]
+fn the_time_before_a_request_has_come_is_not_time_that_it_waits() {
+    let pool = Pool::start("pm.queue_timeout = 500ms\n");
+    for name in ["one", "two"] {
+        // Nothing happens for longer than a request may wait.
+        std::thread::sleep(Duration::from_millis(1200));
+        assert_eq!(answer(&mut pool.send(name, "")).text(), name);
+    }
+}
+
+#[test]
 fn a_request_that_waits_less_is_executed() {
     let pool = Pool::start("pm.queue_timeout = 60s\n");
     let mut busy = pool.occupy("one");

@@ -171,6 +171,27 @@ server!(
 );
 
 server!(
+    a_request_after_a_long_silence_has_all_its_time,
+    Server::builder().args(&["--request-header-timeout", "1"]),
+    |s| {
+        s.php(
+            "a.php",
+            "<?php echo strlen(file_get_contents('php://input'));",
+        );
+        let post = s.request("/a.php").post("text/plain", vec![b'x'; 200_000]);
+        let bytes = post.encode();
+        for cut in [10, 60_000, bytes.len() - 10] {
+            std::thread::sleep(Duration::from_millis(1500));
+            let mut connection = s.connect();
+            connection.send(&bytes[..cut]);
+            std::thread::sleep(Duration::from_millis(300));
+            connection.send(&bytes[cut..]);
+            assert_eq!(connection.response(1).text(), "200000", "{cut}");
+        }
+    }
+);
+
+server!(
     a_client_that_trickles_its_params_is_cut_off,
     Server::builder().args(&["--request-header-timeout", "1"]),
     |s| {

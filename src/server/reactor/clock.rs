@@ -46,16 +46,15 @@ impl Reactor {
     }
 
     pub(super) fn look_after_time(&mut self) {
-        let now = Instant::now();
-        self.now = now;
-        if now - self.last_tick >= TICK {
+        let now = self.now;
+        if now.saturating_duration_since(self.last_tick) >= TICK {
             self.last_tick = now;
             for running in &self.running {
                 running.tick();
             }
             self.look_after_relays();
         }
-        if now - self.last_sweep < SWEEP {
+        if now.saturating_duration_since(self.last_sweep) < SWEEP {
             return;
         }
         self.last_sweep = now;

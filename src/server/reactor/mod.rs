@@ -277,7 +277,7 @@ impl Reactor {
         }
     }
 
-    /// About the time at which [`turn`](Self::turn) returned.
+    /// The time at which [`turn`](Self::turn) began to handle events.
     pub(crate) fn now(&self) -> Instant {
         self.now
     }
@@ -351,6 +351,8 @@ impl Reactor {
                 return;
             }
         };
+        // Not the time before the wait: what has come has come now.
+        self.now = Instant::now();
         for (token, exchange) in self.home.take_finished() {
             self.finish(token, exchange);
         }
@@ -545,15 +547,15 @@ impl Reactor {
     }
 
     /// Whether a peer has sent a request that has not been read, or part of one, before the pool stopped: it is served
-    /// still. A client that goes on sending must not keep the pool alive, so that ends soon.
+    /// still, and for as long as it may take to send. A client that goes on with new ones must not keep the pool alive, so that
+    /// ends soon.
     fn brings_request(&self, index: usize) -> bool {
         let connection = &self.connections[index];
         let is_early = self
             .drain_since
             .is_some_and(|since| since.elapsed() < LAST_REQUESTS);
-        is_early
-            && !connection.output().is_broken()
-            && (connection.has_begun() || has_input(connection.output().socket()))
+        !connection.output().is_broken()
+            && (connection.has_begun() || is_early && has_input(connection.output().socket()))
     }
 
     /// The peer sends no more.
