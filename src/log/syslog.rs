@@ -4,11 +4,13 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+    sockopt,
 };
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -23,17 +25,20 @@ pub(super) struct Syslog {
     address: &'static str,
     facility: i32,
     ident: String,
+    /// Until then (seconds of the monotonic clock) nobody waits for a syslogd that was stuck: each line would cost as much.
+    stuck_until: AtomicI64,
 }
 
 impl Syslog {
     /// Nobody need be there yet: each line tries again.
     pub(super) fn connect(address: &'static str, facility: i32, ident: &str) -> Self {
-        let socket = new_socket().map(high_fd).ok();
+        let socket = new_socket(SocketType::DGRAM).map(high_fd).ok();
         let syslog = Self {
             socket,
             address,
             facility,
             ident: ident.to_owned(),
+            stuck_until: AtomicI64::new(0),
         };
         syslog.reconnect();
         syslog
@@ -51,6 +56,7 @@ impl Syslog {
             address,
             facility,
             ident: ident.to_owned(),
+            stuck_until: AtomicI64::new(0),
         }
     }
 
@@ -63,6 +69,7 @@ impl Syslog {
         let datagram = self.datagram(level, line);
         match self.try_send(&datagram) {
             Ok(()) => true,
+            Err(Errno::AGAIN) => false,
             // syslogd may have been started anew. In a chroot this fails, until the process above sends a new socket.
             Err(_) => self.reconnect() && self.try_send(&datagram).is_ok(),
         }
@@ -70,11 +77,15 @@ impl Syslog {
 
     /// Connects the same number anew; false if nobody is there.
     pub(super) fn reconnect(&self) -> bool {
-        let connected = new_socket().and_then(|socket| {
+        let connect = |kind| {
+            let socket = new_socket(kind)?;
             connect(&socket, &SocketAddrUnix::new(self.address)?)?;
             self.replace(socket)
-        });
-        connected.is_ok()
+        };
+        // As syslog(3): some listen with a stream socket.
+        connect(SocketType::DGRAM)
+            .or_else(|_| connect(SocketType::STREAM))
+            .is_ok()
     }
 
     pub(super) fn replace(&self, new: OwnedFd) -> io::Result<()> {
@@ -101,21 +112,35 @@ impl Syslog {
 
     fn try_send(&self, datagram: &[u8]) -> rustix::io::Result<()> {
         let socket = self.socket.as_ref().ok_or(Errno::BADF)?;
+        if sockopt::socket_type(socket)? == SocketType::STREAM {
+            // A NUL ends it there.
+            let text = [datagram, b"\0"].concat();
+            return self.send_all(socket, &text);
+        }
+        self.send_all(socket, datagram)
+    }
+
+    fn send_all(&self, socket: &OwnedFd, mut text: &[u8]) -> rustix::io::Result<()> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
-            match send(socket, datagram, flags) {
-                Ok(_) => return Ok(()),
+        while !text.is_empty() {
+            match send(socket, text, flags) {
+                Ok(length) => text = text.get(length..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
                 // A syslogd that is stuck must not stop the server: it has a moment to take what it has.
                 Err(Errno::AGAIN) => {
+                    let now = clock_gettime(ClockId::Monotonic).tv_sec;
                     let mut fds = [PollFd::new(socket, PollFlags::OUT)];
-                    if poll(&mut fds, Some(&PATIENCE)) == Ok(0) {
+                    if now < self.stuck_until.load(Ordering::Relaxed)
+                        || poll(&mut fds, Some(&PATIENCE)) == Ok(0)
+                    {
+                        self.stuck_until.store(now + STUCK, Ordering::Relaxed);
                         return Err(Errno::AGAIN);
                     }
                 }
                 Err(errno) => return Err(errno),
             }
         }
+        Ok(())
     }
 }
 
@@ -127,10 +152,10 @@ impl AsFd for Syslog {
     }
 }
 
-fn new_socket() -> io::Result<OwnedFd> {
+fn new_socket(kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket_with(
         AddressFamily::UNIX,
-        SocketType::DGRAM,
+        kind,
         SocketFlags::CLOEXEC,
         None,
     )?)
@@ -152,9 +177,13 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 200_000_000,
 };
 
+/// Seconds without patience after that.
+const STUCK: i64 = 2;
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixDatagram;
+    use std::io::Read;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
 
     use super::*;
 
@@ -224,5 +253,25 @@ mod tests {
         // Its queue is short (net.unix.max_dgram_qlen), or its buffer full at last.
         let sent = (0..10_000).take_while(|_| syslog.send(Level::Notice, &[b'x'; 1024]));
         assert!(sent.count() < 10_000);
+        // Not a moment for each line: 1,000 of them would be minutes.
+        assert!((0..1000).all(|_| !syslog.send(Level::Notice, &[b'x'; 1024])));
+    }
+
+    #[test]
+    fn syslogd_may_listen_with_a_stream_socket() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let address = address(&directory);
+        let daemon = UnixListener::bind(address).expect("bound");
+        let syslog = Syslog::connect(address, libc::LOG_DAEMON, "php-fpm");
+        assert!(syslog.send(Level::Notice, b"one") && syslog.send(Level::Notice, b"two"));
+        let (mut stream, _) = daemon.accept().expect("it has connected");
+        drop(syslog);
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("read");
+        let lines: Vec<&str> = text.split_terminator('\0').collect();
+        assert!(
+            lines.len() == 2 && lines[0].ends_with(": one") && lines[1].ends_with(": two"),
+            "{lines:?}"
+        );
     }
 }

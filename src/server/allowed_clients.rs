@@ -84,7 +84,8 @@ impl AllowedClients {
         is_allowed
     }
 
-    fn allows(&self, client: IpAddr) -> bool {
+    /// Whether a client with this address may connect.
+    pub(crate) fn allows(&self, client: IpAddr) -> bool {
         let Some(addresses) = &self.addresses else {
             return true;
         };

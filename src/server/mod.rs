@@ -38,7 +38,7 @@ mod status_line;
 mod time_limits;
 mod watch;
 
-use allowed_clients::AllowedClients;
+pub(crate) use allowed_clients::AllowedClients;
 use books::Books;
 use crew::{Crew, News};
 pub(crate) use driver::PHP_STACK;

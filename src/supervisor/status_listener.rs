@@ -4,6 +4,7 @@
 //! php-fpm has a pool of workers there, which would run any script; here everything else is answered 404.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,23 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::config::{Limits, ListenAddress};
+use crate::config::{Limits, ListenAddress, PoolConfig};
 use crate::fastcgi::{Decoder, DecoderLimits, Event, ProtocolStatus, RecordType, encoder};
 use crate::log;
 use crate::request::Variables;
+use crate::server::AllowedClients;
 use crate::status::Pages;
 
 /// Answers at `socket`, which listens at `address`, until the task is aborted.
-pub(super) fn spawn(socket: OwnedFd, address: &ListenAddress, pages: Arc<Pages>) -> JoinHandle<()> {
+pub(super) fn spawn(
+    socket: OwnedFd,
+    config: &PoolConfig,
+    address: &ListenAddress,
+    pages: Arc<Pages>,
+) -> JoinHandle<()> {
+    // What is wrong in it, worker processes report.
+    let (allowed, _) = AllowedClients::parse(config.socket.allowed_clients.as_deref());
+    let pool = config.name.clone();
     let is_unix = matches!(address, ListenAddress::Unix(_));
     tokio::spawn(async move {
         let listener = if is_unix {
@@ -29,8 +39,10 @@ pub(super) fn spawn(socket: OwnedFd, address: &ListenAddress, pages: Arc<Pages>)
             TcpListener::from_std(socket.into()).map(Listener::Tcp)
         };
         match listener {
-            Ok(listener) => serve(&listener, &pages).await,
-            Err(error) => log::error(format_args!("pm.status_listen is not served: {error}")),
+            Ok(listener) => serve(&listener, &pool, &allowed, &pages).await,
+            Err(error) => log::error(format_args!(
+                "[pool {pool}] pm.status_listen is not served: {error}"
+            )),
         }
     })
 }
@@ -45,24 +57,35 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// A connection, and the address that it comes from, unless it is through a Unix socket.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
         Ok(match self {
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => (Box::new(listener.accept().await?.0), None),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Box::new(stream), Some(peer.ip()))
+            }
         })
     }
 }
 
-async fn serve(listener: &Listener, pages: &Arc<Pages>) {
+async fn serve(listener: &Listener, pool: &str, allowed: &AllowedClients, pages: &Arc<Pages>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let (Ok(permit), Ok(stream)) = (
+        let (Ok(permit), Ok((stream, peer))) = (
             Arc::clone(&room).acquire_owned().await,
             listener.accept().await,
         ) else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        if let Some(peer) = peer.filter(|peer| !allowed.allows(*peer)) {
+            log::error(format_args!(
+                "[pool {pool}] pm.status_listen: Connection disallowed: IP address '{}' has been dropped.",
+                peer.to_canonical()
+            ));
+            continue;
+        }
         let pages = Arc::clone(pages);
         tokio::spawn(async move {
             answer_in_time(stream, &pages).await;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::client::Connection;
+use crate::support::client::{Address, Connection};
 use crate::support::configured::Configured;
 use crate::support::wait_until;
 
@@ -246,4 +247,29 @@ fn parse(text: &str) -> Result<String, String> {
     } else {
         Err(text(&output.stderr))
     }
+}
+
+#[test]
+fn the_address_for_the_status_has_the_pools_allowed_clients() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let lines = |allowed: &str| {
+        format!(
+            "[www]\nlisten = {{dir}}/www.sock\n{{user}}\npm = static\npm.max_children = 1\npm.status_path = /status\n\
+             pm.status_listen = 127.0.0.1:{port}\nlisten.allowed_clients = {allowed}\n"
+        )
+    };
+    let address = Address::Tcp(format!("127.0.0.1:{port}"));
+    let server = Configured::builder(&lines("127.0.0.2")).start();
+    Connection::open(&address).expect_close();
+    server
+        .log()
+        .expect("IP address '127.0.0.1' has been dropped");
+    server.files().configure(&lines("127.0.0.2,127.0.0.1"));
+    server.reload();
+    let answer = Connection::open(&address).exchange(&server.request("/status"));
+    assert_eq!(answer.status, 200);
 }

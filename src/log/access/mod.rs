@@ -35,6 +35,13 @@ pub(crate) const DEFAULT_ACCESS_FORMAT: &str = "%R - %u %t \"%m %r\" %s";
 /// php-fpm's length of a line.
 const LINE: usize = 1024;
 
+/// What php-fpm has room for (`fpm_scoreboard_proc_s`, less the NUL): a long URL must not push the status out of the line.
+const METHOD: usize = 15;
+const URI: usize = 127;
+const QUERY: usize = 511;
+const SCRIPT: usize = 255;
+const USER: usize = 31;
+
 /// What a line can tell of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AccessRecord<'a> {
@@ -201,6 +208,14 @@ impl AccessWriter {
             return;
         }
         self.buffer.clear();
+        let record = &AccessRecord {
+            method: cut(record.method, METHOD),
+            uri: cut(record.uri, URI),
+            query: cut(record.query, QUERY),
+            script: cut(record.script, SCRIPT),
+            user: cut(record.user, USER),
+            ..*record
+        };
         let line = format::Line {
             record,
             pool: &self.log.pool,
@@ -222,6 +237,10 @@ impl AccessWriter {
         self.buffer.push(b'\n');
         self.log.file.write(&self.buffer);
     }
+}
+
+fn cut(text: &[u8], length: usize) -> &[u8] {
+    &text[..text.len().min(length)]
 }
 
 /// What a client sent, without characters that could end a line or work on a terminal.

@@ -238,8 +238,30 @@ fn line_ends_at_php_fpms_length() {
         query: &query,
         ..record(&variables)
     };
-    let cut = line_of("%r?%q", &record);
-    assert_eq!(cut, format!("/index.php?{}\n", "q".repeat(1024 - 11)));
+    let cut = line_of("%q%q%q%q", &record);
+    assert_eq!(cut, format!("{}\n", "q".repeat(1024)));
+}
+
+#[test]
+fn long_requests_are_cut_as_php_fpm_cuts_them_and_leave_room_for_the_rest() {
+    let variables = Variables::new();
+    let long = vec![b'x'; 2000];
+    let record = AccessRecord {
+        method: &long,
+        uri: &long,
+        query: &long,
+        script: &long,
+        user: &long,
+        ..record(&variables)
+    };
+    let expected: Vec<String> = [15, 127, 511, 255, 31]
+        .map(|length| "x".repeat(length))
+        .to_vec();
+    assert_eq!(
+        line_of("%m %r %q %f %u", &record),
+        format!("{}\n", expected.join(" "))
+    );
+    assert!(line_of("%r?%q %s", &record).ends_with("xxx 200\n"));
 }
 
 #[test]
