@@ -325,13 +325,15 @@ void fe_php_after_fork(unsigned int first_descriptor)
 	}
 }
 
-/* Takes away the functions that Debian's libphp has and its php-fpm has not: pcntl's, and chroot(). */
+/* Takes away what Debian's libphp has and its php-fpm has not: the extension pcntl, and chroot(). Its functions stay in the table, as
+   disabled ones; scripts that ask whether the extension is there learn that it is not. */
 void fe_php_disable_process_functions(void)
 {
 	zend_function *function;
 	char *list = NULL;
 	size_t len = 0;
 	FILE *text = open_memstream(&list, &len);
+	dtor_func_t keep;
 
 	if (!text) {
 		return;
@@ -346,6 +348,11 @@ void fe_php_disable_process_functions(void)
 	fclose(text);
 	zend_disable_functions(list);
 	free(list);
+	/* Its entry is static, and its handlers for requests go on. */
+	keep = module_registry.pDestructor;
+	module_registry.pDestructor = NULL;
+	zend_hash_str_del(&module_registry, "pcntl", strlen("pcntl"));
+	module_registry.pDestructor = keep;
 }
 
 void fe_php_set_directory(const char *new_directory)
@@ -355,7 +362,8 @@ void fe_php_set_directory(const char *new_directory)
 
 int fe_php_module_startup(const fe_php_startup *startup)
 {
-	bool scan = startup->scan_path && !getenv("PHP_INI_SCAN_DIR");
+	const char *variable = getenv("PHP_INI_SCAN_DIR");
+	char *before = variable ? strdup(variable) : NULL;
 	int result;
 
 	fe_php_rust = startup->callbacks;
@@ -377,11 +385,14 @@ int fe_php_module_startup(const fe_php_startup *startup)
 	SG(server_context) = NULL;
 	SG(request_info).path_translated = NULL;
 	/* php_init_config reads the variable; scripts and their children must not see it. */
-	if (scan) {
+	if (startup->scan_path) {
 		setenv("PHP_INI_SCAN_DIR", startup->scan_path, 1);
 	}
 	result = fe_php_sapi.startup(&fe_php_sapi);
-	if (scan) {
+	if (before) {
+		setenv("PHP_INI_SCAN_DIR", before, 1);
+		free(before);
+	} else if (startup->scan_path) {
 		unsetenv("PHP_INI_SCAN_DIR");
 	}
 	if (result == FAILURE) {

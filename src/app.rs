@@ -118,24 +118,57 @@ fn start_php(config: &PoolConfig) -> Result<(StartedPhp, PhpFacts), String> {
 type StartedPhp = Arc<Engine>;
 
 /// Settings of a pool that only count when PHP starts (`php_admin_value[opcache.memory_consumption]`) come before those of
-/// the command line. Worker processes apply them all once more, with the rights that belong to them.
+/// the command line, unless the pool [starts plainly](PoolConfig::starts_plainly). Worker processes apply them all once more, with the rights that belong to them.
 fn startup_ini(config: &PoolConfig) -> IniConfig {
     let mut ini = config.ini.clone();
+    if config.starts_plainly {
+        return ini;
+    }
     let admin = config.ini_settings.iter().filter(|setting| {
         let plain = !setting.value.contains(['"', '\\', '$', '\n', '\0']);
-        let by_worker = ["disable_functions", "disable_classes"];
-        let is_extension = setting.name == "extension";
-        let at_start = if is_extension {
+        let name = setting.name.as_str();
+        let at_start = if name == "extension" {
             is_zts()
         } else {
             setting.mode == IniMode::Admin
         };
-        at_start && plain && !by_worker.contains(&setting.name.as_str())
+        at_start && plain && !BY_WORKER.contains(&name) && !REMOVED.contains(&name)
     });
     let admin = admin.map(|setting| (setting.name.clone(), format!("\"{}\"", setting.value)));
     ini.defines.splice(0..0, admin);
     ini
 }
+
+/// What only worker processes do: take functions away, and open files, which the pool's user is to own and must not lead astray.
+const BY_WORKER: [&str; 5] = [
+    "disable_functions",
+    "disable_classes",
+    "error_log",
+    "opcache.error_log",
+    "xdebug.log",
+];
+
+/// With these PHP does not start (`php_module_startup` in main/main.c). A worker process only says that there is no such
+/// setting, as php-fpm's do.
+const REMOVED: [&str; 17] = [
+    "allow_call_time_pass_reference",
+    "asp_tags",
+    "define_syslog_variables",
+    "highlight.bg",
+    "magic_quotes_gpc",
+    "magic_quotes_runtime",
+    "magic_quotes_sybase",
+    "register_globals",
+    "register_long_arrays",
+    "safe_mode",
+    "safe_mode_allowed_env_vars",
+    "safe_mode_exec_dir",
+    "safe_mode_gid",
+    "safe_mode_include_dir",
+    "safe_mode_protected_env_vars",
+    "track_errors",
+    "zend.ze1_compatibility_mode",
+];
 
 /// In worker processes to where the pool's configuration says, before that to the log.
 fn log_from_php(message: &[u8], to_client: bool) -> Vec<u8> {

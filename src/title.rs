@@ -14,3 +14,18 @@ pub(crate) fn set(title: &str) {
         unsafe { fe_php_set_title(title.as_ptr()) };
     }
 }
+
+/// Takes the name of the parent, which `ps -C` and `pgrep` go by. Without /proc it stays as it is.
+pub(crate) fn take_name_of_parent() {
+    let Some(parent) = rustix::process::getppid() else {
+        return;
+    };
+    let name = std::fs::read(format!("/proc/{}/comm", parent.as_raw_nonzero()));
+    if let Some(name) = name
+        .ok()
+        .and_then(|name| CString::new(name.trim_ascii_end()).ok())
+    {
+        // What the parent could have as a name, its child can.
+        let _ = rustix::thread::set_name(&name);
+    }
+}

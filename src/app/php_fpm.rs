@@ -40,8 +40,16 @@ pub(super) fn main(command: PhpFpm, program: &str) -> ExitCode {
 /// Starts PHP to show something of it.
 fn with_php(options: &FpmOptions, show: impl FnOnce(&Engine) -> bool) -> ExitCode {
     match Engine::start(&options.ini, log_from_php) {
-        Ok(engine) if show(&engine) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(EXIT_SOFTWARE),
+        Ok(engine) => {
+            if !defines_pcntl(&options.ini.defines) {
+                engine.disable_process_functions();
+            }
+            if show(&engine) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(EXIT_SOFTWARE)
+            }
+        }
         Err(error) => {
             log::error(format_args!("{error}"));
             ExitCode::from(EXIT_SOFTWARE)
@@ -52,62 +60,85 @@ fn with_php(options: &FpmOptions, show: impl FnOnce(&Engine) -> bool) -> ExitCod
 /// `-t`: PHP starts too, so that its own complaints are seen, as deploy scripts expect.
 fn test(options: &FpmOptions) -> ExitCode {
     let (config, messages) = load(options);
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => return refuse(&error, &messages),
+    };
     // php-fpm starts PHP before it reads its configuration.
-    let php_fails = config.as_ref().is_ok_and(|config| !php_starts(config));
-    write(&messages);
-    match (config, php_fails) {
-        (Ok(_), false) => ExitCode::SUCCESS,
-        (Ok(_), true) => ExitCode::from(EXIT_SOFTWARE),
-        (Err(error), _) => {
-            log::error(format_args!("{error}"));
-            ExitCode::from(EXIT_CONFIG)
-        }
+    if !php_starts(&config) {
+        return ExitCode::from(EXIT_SOFTWARE);
     }
+    open_log(&messages);
+    write(&messages);
+    ExitCode::SUCCESS
 }
 
-/// Whether PHP starts as the first pool wants it, and as others do that differ in what can go wrong then. It starts once in a process.
+/// Whether PHP starts as the pools want it, which may differ in what can go wrong then. With settings of a pool's own that PHP does
+/// not start with, a server starts without them; a reload does not take place.
 fn php_starts(config: &Config) -> bool {
+    let is_reload = std::env::var_os(reload::CHECK).is_some();
     let decisive = |pool: &PoolConfig| -> Vec<(String, String)> {
         let defines = startup_ini(pool).defines.into_iter();
         let decides = |name: &str| {
-            matches!(name, "extension" | "zend_extension") || name.starts_with("opcache.")
+            matches!(
+                name,
+                "browscap" | "extension" | "extension_dir" | "zend_extension"
+            ) || ["apc.", "ffi.", "opcache.", "xdebug."]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
         };
         defines.filter(|(name, _)| decides(name)).collect()
     };
-    let starts = |pool: &PoolConfig| match start_php(pool) {
-        Ok(_) => true,
-        Err(text) if config.pools.len() == 1 => {
-            log::error(format_args!("{text}"));
-            false
-        }
-        Err(text) => {
-            log::error(format_args!("[pool {}] {text}", pool.name));
-            false
-        }
-    };
-    let Some((first, others)) = config.pools.split_first() else {
-        return true;
-    };
-    let mut seen = vec![decisive(first)];
+    let mut seen = Vec::new();
     let mut all_start = true;
-    for pool in others {
+    for pool in &config.pools {
         let wanted = decisive(pool);
         if seen.contains(&wanted) {
             continue;
         }
         seen.push(wanted);
-        all_start &= match in_child(|| i32::from(!starts(pool))) {
-            Ok(exit) => exit.code() == Some(0),
-            Err(error) => {
-                log::error(format_args!(
-                    "[pool {}] PHP's start cannot be tried: {error}",
-                    pool.name
-                ));
-                false
-            }
-        };
+        all_start &= php_starts_for(pool)
+            || !is_reload
+                && pool.has_admin_settings()
+                && {
+                    log::error(format_args!(
+                        "[pool {}] PHP does not start with the php_admin_value settings of this pool: it would start without them",
+                        pool.name
+                    ));
+                    let mut plain = pool.clone();
+                    plain.starts_plainly = true;
+                    php_starts_for(&plain)
+                };
     }
-    starts(first) && all_start
+    all_start
+}
+
+/// PHP starts once in a process, so this is done in another one.
+fn php_starts_for(pool: &PoolConfig) -> bool {
+    let start = || match start_php(pool) {
+        Ok(_) => 0,
+        Err(text) => {
+            log::error(format_args!("[pool {}] {text}", pool.name));
+            i32::from(EXIT_SOFTWARE)
+        }
+    };
+    match in_child(start) {
+        Ok(exit) if exit.signal().is_some() => {
+            log::error(format_args!(
+                "[pool {}] PHP's start ended {exit}",
+                pool.name
+            ));
+            false
+        }
+        Ok(exit) => exit.code() == Some(0),
+        Err(error) => {
+            log::error(format_args!(
+                "[pool {}] PHP's start cannot be tried: {error}",
+                pool.name
+            ));
+            false
+        }
+    }
 }
 
 fn serve(options: &FpmOptions) -> ExitCode {
@@ -145,6 +176,7 @@ fn serve(options: &FpmOptions) -> ExitCode {
                 ));
             }
             log::error(format_args!("{text}"));
+            log::error(format_args!("FPM initialization failed"));
             status
         }
     }
@@ -176,9 +208,19 @@ fn configure_anew(
 }
 
 fn refuse(error: &config::InvalidConfig, messages: &Messages) -> ExitCode {
+    open_log(messages);
     write(messages);
     log::error(format_args!("{error}"));
     ExitCode::from(EXIT_CONFIG)
+}
+
+/// Opens the error log if the configuration has got so far: what is wrong with it is said there too, as under php-fpm.
+fn open_log(messages: &Messages) {
+    if let Some(global) = messages.global()
+        && let Err(error) = log::init(global)
+    {
+        log::error(format_args!("{error}"));
+    }
 }
 
 /// Why the server cannot be started.
@@ -216,6 +258,9 @@ fn prepare(
         )));
     }
     title::set(&format!("php-fpm: master process ({file})"));
+    // As php-fpm: signals that a terminal or a script sends to its process group are not for the server. It fails for who leads
+    // one already.
+    let _ = rustix::process::setsid();
     if !global.daemonize || handed.is_some() {
         return Ok(None);
     }
@@ -241,14 +286,17 @@ fn load(options: &FpmOptions) -> (Result<Config, config::InvalidConfig>, Message
 
 /// Debian's php-fpm has no pcntl functions unless the extension is configured; its libphp has it built in.
 fn wants_pcntl(pool: &PoolConfig, defines: &[(String, String)]) -> bool {
-    let is_pcntl =
-        |(name, value): (&str, &str)| name == "extension" && matches!(value, "pcntl" | "pcntl.so");
-    let settings = pool.ini_settings.iter();
-    let mut settings = settings.map(|setting| (setting.name.as_str(), setting.value.as_str()));
-    let mut defines = defines
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    settings.any(is_pcntl) || defines.any(is_pcntl)
+    let mut settings = pool.ini_settings.iter();
+    settings.any(|setting| is_pcntl(&setting.name, &setting.value)) || defines_pcntl(defines)
+}
+
+fn defines_pcntl(defines: &[(String, String)]) -> bool {
+    let mut defines = defines.iter();
+    defines.any(|(name, value)| is_pcntl(name, value))
+}
+
+fn is_pcntl(name: &str, value: &str) -> bool {
+    name == "extension" && matches!(value, "pcntl" | "pcntl.so")
 }
 
 fn write(messages: &Messages) {

@@ -11,6 +11,7 @@ use super::messages::Messages;
 use super::options::{FpmOptions, PhpBuild};
 use super::pool::ListenAddress;
 use super::settings::Settings;
+use super::typed;
 use crate::log::{AccessFormat, DEFAULT_ACCESS_FORMAT, Level, open_log_file};
 use crate::users::Lookup;
 
@@ -86,6 +87,9 @@ impl Checker<'_> {
             settings.set_text(Key::ErrorLog, log.as_str());
             self.open_log(&log, |log| format!("failed to open error_log ({log})"))?;
         }
+        // The log is open: from here on, what is wrong belongs there.
+        let global = typed::global(settings, self.options);
+        self.messages.set_global(global);
         self.events_mechanism(settings)
     }
 

@@ -277,7 +277,7 @@ directives! {
         "Group of the Unix socket, by name or number.";
     Pool ListenMode "listen.mode" Text Unset, "0660", "5.3.3",
         "Permissions of the Unix socket, in octal.",
-        "A value that is not octal is an error; php-fpm uses as much of it as it understands.";
+        "Of a value that is not octal as much is used as is understood, as by php-fpm, with a warning.";
     Pool ListenAllowedClients "listen.allowed_clients" Text Unset, "all", "5.3.3",
         "Addresses that may connect to the TCP socket, separated by commas.";
     Pool ListenSetfib "listen.setfib" Integer Number(-1), "-1", "8.2.0",

@@ -10,6 +10,7 @@ use crate::log::Level;
 
 /// The section `[global]` of php-fpm.conf, and what the command line adds to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct GlobalConfig {
     /// `pid`: the file that has the supervisor's pid while it runs.
     pub(crate) pid: Option<PathBuf>,

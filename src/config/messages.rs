@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::global::GlobalConfig;
 use crate::errno::SystemError;
 use crate::log::Level;
 
@@ -11,6 +12,8 @@ pub(crate) struct Messages {
     list: Vec<Message>,
     /// `log_level`, from the moment that it counts.
     level: Level,
+    /// Where they belong, once that is known.
+    global: Option<GlobalConfig>,
 }
 
 /// One message.
@@ -27,7 +30,17 @@ impl Messages {
         Self {
             list: Vec::new(),
             level: Level::Notice,
+            global: None,
         }
+    }
+
+    /// The section `[global]`, if it could be read and its log be opened.
+    pub(crate) fn global(&self) -> Option<&GlobalConfig> {
+        self.global.as_ref()
+    }
+
+    pub(super) fn set_global(&mut self, global: GlobalConfig) {
+        self.global = Some(global);
     }
 
     /// All messages. Those below `log_level` are not among them, except what came before it was known.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Everything a pool needs. `$pool` and prefixes are resolved, users and groups are still names: they are looked up
 /// where they are used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct PoolConfig {
     /// The pool's name, as in log lines: `www`.
     pub(crate) name: String,
@@ -73,6 +74,8 @@ pub(crate) struct PoolConfig {
     pub(crate) pcntl: bool,
     /// Limits on what clients may ask for.
     pub(crate) limits: Limits,
+    /// PHP starts without the settings of the pool's own, with which it did not start.
+    pub(crate) starts_plainly: bool,
 }
 
 /// One address to listen at.
@@ -118,6 +121,7 @@ pub(crate) enum Name {
 
 /// Directives of listening sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct SocketOptions {
     /// `listen.backlog`; -1 leaves it to the kernel.
     pub(crate) backlog: i32,
@@ -185,6 +189,7 @@ pub(crate) enum QueueAnswer {
 
 /// Status and ping pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct StatusConfig {
     /// `pm.status_path`
     pub(crate) path: Option<String>,
@@ -205,6 +210,7 @@ impl StatusConfig {
 
 /// How long requests may take, and what happens then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct TimeLimits {
     /// `request_terminate_timeout`; none for no limit.
     pub(crate) terminate: Option<Duration>,
@@ -220,6 +226,7 @@ pub(crate) struct TimeLimits {
 
 /// `rlimit_files` and `rlimit_core`; none leaves what is inherited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct ResourceLimits {
     /// Open descriptors.
     pub(crate) files: Option<u64>,
@@ -249,6 +256,7 @@ pub(crate) enum IniMode {
 
 /// Which php.ini is read, and what is put on top of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct IniConfig {
     /// `-c`: a php.ini file, or the directory that holds one.
     pub(crate) path: Option<PathBuf>,
@@ -262,6 +270,7 @@ pub(crate) struct IniConfig {
 
 /// Limits on clients; each has a command line option of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Limits {
     /// Bytes of FCGI_PARAMS content in one request.
     pub(crate) params_size: usize,
@@ -322,7 +331,21 @@ impl PoolConfig {
             ini: IniConfig::default(),
             pcntl: false,
             limits: Limits::default(),
+            starts_plainly: false,
         }
+    }
+
+    /// Whether it has settings of its own that PHP may see when it starts.
+    pub(crate) fn has_admin_settings(&self) -> bool {
+        let mut settings = self.ini_settings.iter();
+        settings.any(|setting| setting.mode == IniMode::Admin)
+    }
+}
+
+/// What a neighbouring version of this program does not say.
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self::new(String::new(), Vec::new(), 1)
     }
 }
 

@@ -15,6 +15,17 @@ use super::{
 };
 use crate::log::Level;
 
+pub(super) fn global(settings: &Settings, options: &FpmOptions) -> GlobalConfig {
+    // What there is to say of it, `config` says.
+    let mut messages = Messages::new();
+    let mut typer = Typer {
+        messages: &mut messages,
+        pool: None,
+    };
+    typer.global(settings, options)
+}
+
+/// The whole configuration.
 pub(super) fn config(sections: &Sections, options: &FpmOptions, messages: &mut Messages) -> Config {
     let mut typer = Typer {
         messages,

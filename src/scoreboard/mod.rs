@@ -196,9 +196,19 @@ impl Scoreboard {
     /// PHP workers that could run a request this moment: of worker processes that serve and do not drain, threads that
     /// run nothing. Reads one pair of cache lines for each worker process.
     pub(crate) fn idle_workers(&self) -> u32 {
+        self.idle_workers_where(|_| true)
+    }
+
+    /// The same of one generation.
+    pub(crate) fn idle_workers_of(&self, generation: u32) -> u32 {
+        self.idle_workers_where(|own| own == generation)
+    }
+
+    fn idle_workers_where(&self, generation: impl Fn(u32) -> bool) -> u32 {
         self.used_cells()
             .iter()
             .filter(|cells| cells.state.load(Ordering::Relaxed) == State::Serving as u32)
+            .filter(|cells| generation(cells.generation.load(Ordering::Relaxed)))
             .map(|cells| {
                 cells
                     .threads

@@ -31,7 +31,9 @@ impl Faults {
         {
             self.times.pop_front();
         }
-        let reached = self.threshold > 0 && self.times.len() >= self.threshold;
+        // Both directives are needed, as under php-fpm.
+        let is_on = self.threshold > 0 && !self.interval.is_zero();
+        let reached = is_on && self.times.len() >= self.threshold;
         if reached {
             self.times.clear();
         }
@@ -53,6 +55,8 @@ mod tests {
         assert!(faults.add(at(12)));
         assert!(!faults.add(at(12)), "it counts anew");
         let mut never = Faults::new(0, Duration::ZERO);
+        assert!(!never.add(at(0)) && !never.add(at(0)));
+        let mut never = Faults::new(1, Duration::ZERO);
         assert!(!never.add(at(0)) && !never.add(at(0)));
     }
 }

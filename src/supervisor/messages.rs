@@ -145,6 +145,8 @@ pub(crate) enum ReplaceReason {
     Reload,
     /// Its worker process has run as many requests as `pm.max_requests` allows (ZTS).
     MaxRequests,
+    /// It got SIGQUIT, not from the supervisor.
+    Quit,
 }
 
 impl std::fmt::Display for ReplaceReason {
@@ -154,6 +156,7 @@ impl std::fmt::Display for ReplaceReason {
             Self::ThreadStuck => "a thread is stuck in a request",
             Self::Reload => "reload",
             Self::MaxRequests => "pm.max_requests reached",
+            Self::Quit => "SIGQUIT",
         })
     }
 }

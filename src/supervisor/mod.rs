@@ -97,7 +97,7 @@ pub(crate) enum SupervisorError {
     #[error(transparent)]
     Log(#[from] log::AccessLogError),
     /// The pid file.
-    #[error("Unable to create the PID file ({path}).: {source}")]
+    #[error("Unable to create the PID file ({path}).: {}", log::Errno(source))]
     PidFile {
         /// Where it should be.
         path: String,
@@ -658,12 +658,13 @@ impl Supervisor {
 
     fn reopen_logs(&mut self) {
         let error_log = log::reopen();
-        let mut pools = self.pools.iter_mut().flatten();
-        let with_access_log = pools
-            .by_ref()
-            .filter_map(|pool| pool.reopen_logs(error_log).then_some(()))
-            .count();
-        if with_access_log > 0 {
+        let pools = self.pools.iter_mut().flatten();
+        let results: Vec<_> = pools
+            .filter_map(|pool| pool.reopen_logs(error_log))
+            .collect();
+        if results.contains(&false) {
+            log::error(format_args!("unable to re-opened access log file"));
+        } else if !results.is_empty() {
             log::notice(format_args!("access log file re-opened"));
         }
     }

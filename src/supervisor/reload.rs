@@ -110,6 +110,7 @@ impl Check {
             .process_group(0)
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?);
+        command.env(CHECK, "1");
         let activation = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
         for name in activation.into_iter().chain(super::notify::VARIABLES) {
             command.env_remove(name);
@@ -441,6 +442,9 @@ pub(super) fn unblock_signals() -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
 }
+
+/// Says that the program is to check a configuration for a reload.
+pub(crate) const CHECK: &str = "FE_PHP_CHECK";
 
 /// Whether this process is to forget that it was reloaded, for the programs that it starts.
 pub(crate) const RELOAD: &str = "FE_PHP_RELOAD";

@@ -437,6 +437,10 @@ mod tests {
         assert!(path.exists());
         drop(other);
         assert!(bind(&address).is_ok());
+        let elsewhere = directory.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, &path).expect("free name");
+        assert!(bind(&address).is_ok(), "a link to nowhere is replaced");
+        assert!(!elsewhere.exists());
         std::fs::write(&path, "precious").expect("writable");
         assert!(matches!(bind(&address), Err(SocketError::NotASocket(_))));
         assert!(path.exists());

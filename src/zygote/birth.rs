@@ -8,7 +8,7 @@ use rustix::process::{Signal, getpid};
 
 use super::fork::{self, Forked};
 use super::privileges::become_worker;
-use super::{DrainSignal, FORK_DELAY, PoolProcess, Reports, State, WorkerProcess};
+use super::{DrainSignal, FORK_DELAY, PLACE_DELAY, PoolProcess, Reports, State, WorkerProcess};
 use crate::log::{self, Pipes};
 use crate::scoreboard::ProcessShare;
 use crate::supervisor::EXIT_SOFTWARE;
@@ -157,7 +157,7 @@ impl<E> PoolProcess<E> {
         None
     }
 
-    /// All pools together have as many worker processes as `process.max` allows: looks again in a second.
+    /// All pools together have as many worker processes as `process.max` allows: looks again soon.
     fn wait_for_other_pools(&mut self) {
         if self.share.as_ref().is_some_and(ProcessShare::is_to_warn) {
             log::warning(format_args!(
@@ -166,7 +166,7 @@ impl<E> PoolProcess<E> {
             ));
         }
         self.at_process_max = true;
-        self.fork_at = Some(Instant::now() + FORK_DELAY);
+        self.fork_at = Some(Instant::now() + PLACE_DELAY);
     }
 
     /// What a worker process and this one are to share.

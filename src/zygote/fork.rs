@@ -107,13 +107,17 @@ impl SignalQueue {
         })
     }
 
-    /// The number of the next signal that has arrived.
-    pub(super) fn next(&self) -> Option<i32> {
+    /// The number of the next signal that has arrived, and the process that has sent it.
+    pub(super) fn next(&self) -> Option<(i32, i32)> {
         let mut information = [0; size_of::<libc::signalfd_siginfo>()];
         let length = super::retry(|| rustix::io::read(&self.fd, &mut information)).ok()?;
-        // `ssi_signo` comes first.
-        let number = information[..length].first_chunk::<4>()?;
-        Some(i32::from_ne_bytes(*number))
+        let word = |offset: usize| {
+            let bytes = information[..length].get(offset..)?.first_chunk::<4>()?;
+            Some(i32::from_ne_bytes(*bytes))
+        };
+        let signal = word(std::mem::offset_of!(libc::signalfd_siginfo, ssi_signo))?;
+        let sender = word(std::mem::offset_of!(libc::signalfd_siginfo, ssi_pid))?;
+        Some((signal, sender))
     }
 }
 

@@ -64,8 +64,8 @@ pub(crate) fn main<E>(
     startup: impl FnOnce(&PoolConfig) -> Result<(E, PhpFacts), String>,
     run_worker: fn(WorkerProcess<E>) -> i32,
 ) -> i32 {
-    // The program was started as /proc/self/exe, so its name in `ps` would be "exe".
-    let _ = rustix::thread::set_name(c"fe-php");
+    // The program was started as /proc/self/exe, so its name in `ps` would be "exe": it is to be that of the supervisor.
+    title::take_name_of_parent();
     fork::forget_environment();
     match PoolProcess::start(startup, run_worker) {
         Ok(Some(process)) => process.run(),
@@ -404,7 +404,12 @@ impl<E> PoolProcess<E> {
             && self.fork_at.is_none()
             && (self.in_demand || self.children.is_empty())
             && self.children.may_grow()
-            && self.scoreboard.idle_workers() == 0
+            && self.idle_workers() == 0
+    }
+
+    /// Of this generation: those of the one before are about to go, and nobody tells us when.
+    fn idle_workers(&self) -> u32 {
+        self.scoreboard.idle_workers_of(self.start.generation)
     }
 
     /// Grows and shrinks the pool.
@@ -413,7 +418,7 @@ impl<E> PoolProcess<E> {
             return;
         }
         let queued = self.scoreboard.queued();
-        if self.scoreboard.idle_workers() > 0 {
+        if self.idle_workers() > 0 {
             self.in_demand = false;
         } else if connection_waits || (self.in_demand && queued > 0) {
             self.children
@@ -427,7 +432,7 @@ impl<E> PoolProcess<E> {
     }
 
     fn handle_signals(&mut self) {
-        while let Some(signal) = self.signals.next() {
+        while let Some((signal, sender)) = self.signals.next() {
             match signal {
                 libc::SIGCHLD => self.reap(),
                 libc::SIGTERM => {
@@ -436,7 +441,9 @@ impl<E> PoolProcess<E> {
                     }
                     self.stop();
                 }
-                libc::SIGQUIT => self.drain(),
+                libc::SIGQUIT if sender == self.start.supervisor || self.orphaned => self.drain(),
+                // An administrator's: somebody else is to be there first.
+                libc::SIGQUIT => self.ask_for_replacement(ReplaceReason::Quit),
                 // SIGINT, SIGUSR1, SIGUSR2: the supervisor's business.
                 _ => {}
             }
@@ -642,6 +649,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many early deaths in a row make a generation fail that does not serve yet. One that does goes on at a slower pace,
 /// when all its worker processes have died that way twice.
 const MAX_EARLY_DEATHS: u32 = 3;
+
+/// How often a pool looks whether `process.max` leaves it a place.
+const PLACE_DELAY: Duration = Duration::from_millis(100);
 
 /// The slowed-down pace of forking.
 const FORK_DELAY: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Directives and options, each by what scripts or administrators see of it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -426,4 +427,133 @@ fn information_is_text_and_phprc_says_where_php_ini_is() {
     assert!(output.status.success(), "{output:?}");
     assert!(text.contains("\nmemory_limit => 55M => 55M\n"), "{text}");
     assert!(text.contains("\nServer API => FPM/FastCGI\n"), "{text}");
+}
+
+/// A line of another pool's settings that PHP does not start with, and what php-fpm makes of it: nothing.
+#[test]
+fn a_pool_whose_settings_php_does_not_start_with_starts_without_them() {
+    let good = Configured::pool("good", "pm = static\npm.max_children = 1");
+    let bad = Configured::pool("bad", "pm = static\npm.max_children = 1");
+    for (lines, starts) in [
+        ("php_admin_flag[track_errors] = on", true),
+        ("php_admin_flag[safe_mode] = on", true),
+        (
+            "php_admin_value[opcache.preload] = /no/such/preload.php\nphp_admin_value[opcache.preload_user] = root",
+            false,
+        ),
+    ] {
+        let server = Configured::builder(&format!("{good}{bad}{lines}\n")).start();
+        server.php("a.php", "<?php echo 'answer';");
+        for pool in ["good", "bad"] {
+            assert_eq!(server.get(pool, "/a.php").text(), "answer", "{lines}");
+        }
+        let said = server
+            .log()
+            .count("[pool bad] PHP does not start with the php_admin_value settings");
+        assert_eq!(said, usize::from(!starts), "{lines}");
+    }
+}
+
+#[test]
+fn a_log_that_a_pool_names_is_made_by_its_user() {
+    if !getuid().is_root() {
+        return;
+    }
+    let pool = "[www]\nlisten = {dir}/www.sock\nuser = nobody\nlisten.mode = 0666\npm = static\npm.max_children = 1\n\
+                php_admin_value[error_log] = {dir}/open/php.log\nphp_admin_flag[log_errors] = on\n";
+    let files = Files::new(&["extension=no_such_extension".to_owned()]);
+    files.configure(pool);
+    let directory = files.path("open");
+    fs::create_dir(&directory).unwrap();
+    open_up(&directory, 0o777);
+    open_up(files.directory(), 0o755);
+    let server = Configured::builder(pool).start_in(files);
+    let script = server.php("a.php", "<?php error_log('said'); echo 'answer';");
+    open_up(script.parent().unwrap(), 0o755);
+    open_up(&script, 0o644);
+    assert_eq!(server.get("www", "/a.php").text(), "answer");
+    let log = directory.join("php.log");
+    assert!(fs::read_to_string(&log).unwrap().contains("said"));
+    assert_ne!(fs::metadata(&log).unwrap().uid(), 0);
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_in_its_error_log_too() {
+    for (lines, complaint) in [
+        (
+            "access.log = /no/such/directory/access.log",
+            "failed to open access log",
+        ),
+        ("chroot = /no/such/directory", "/no/such/directory"),
+        (
+            "pm.max_children = 0",
+            "pm.max_children must be a positive value",
+        ),
+    ] {
+        for test in [None, Some("-t")] {
+            let files = Files::new(&[]);
+            files.configure(&Configured::pool(
+                "www",
+                &format!("pm = static\npm.max_children = 1\n{lines}"),
+            ));
+            let builder = Configured::builder("");
+            let mut command = builder.bare_command(&files);
+            command.args(["-F", "-y"]).arg(files.config()).args(test);
+            let output = run(&mut command);
+            assert!(!output.status.success());
+            let log = fs::read_to_string(files.path("error.log")).unwrap();
+            assert!(log.contains(complaint), "{test:?}: {log}");
+            assert!(stderr(&output).contains(complaint), "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn without_php_ini_none_is_read() {
+    let files = Files::new(&[]);
+    let shown = |arguments: &[&str]| {
+        let mut command = Configured::builder("")
+            .program(Program::Renamed)
+            .bare_command(&files);
+        // Its -c would win.
+        let mut bare = Command::new(command.get_program());
+        bare.args(arguments).env_remove("PHPRC");
+        command = bare;
+        let output = run(&mut command);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Loaded Configuration File"));
+        line.map(str::to_owned)
+    };
+    let loaded = shown(&["-n", "-i"]);
+    assert_eq!(
+        loaded.as_deref(),
+        Some("Loaded Configuration File => (none)")
+    );
+}
+
+/// `ps -C`, `pgrep` and `pidof` find all of a server.
+#[test]
+fn all_processes_have_the_name_of_the_program() {
+    let pool = Configured::pool("www", "pm = static\npm.max_children = 1");
+    let server = Configured::builder(&pool).program(Program::Renamed).start();
+    let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(name(server.pid()), "php-fpm\n");
+    for process in server.descendants() {
+        assert_eq!(name(process.pid), "php-fpm\n");
+    }
+}
+
+/// Debian's php-fpm has no pcntl.
+#[test]
+fn pcntl_is_there_if_php_fpm_has_it() {
+    let source = "<?php var_dump(extension_loaded('pcntl'), function_exists('pcntl_fork'));";
+    let said = |program| {
+        let pool = Configured::pool("www", "pm = static\npm.max_children = 1");
+        let server = Configured::builder(&pool).program(program).start();
+        server.php("a.php", source);
+        server.get("www", "/a.php").text()
+    };
+    assert_eq!(said(Program::FePhp), said(Program::Stock));
 }

@@ -14,6 +14,7 @@ use super::load::{Figures, Load, SCRIPT};
 use crate::support::client::Address;
 use crate::support::configured::{Builder, Configured, Program};
 use crate::support::php;
+use crate::support::process::kill;
 use crate::support::server::READY;
 use crate::support::{holds_within, wait_until};
 
@@ -653,4 +654,99 @@ fn a_check_that_hangs_ends_with_the_server() {
     wait_until("nobody is left", || {
         !all.iter().any(|process| process.is_running())
     });
+}
+
+/// Its new generation has no worker when those of the old one, which were idle, go.
+#[test]
+fn an_ondemand_pool_answers_at_once_after_a_reload() {
+    let pool = Configured::pool("www", "pm = ondemand\npm.max_children = 4");
+    let (server, _) = start(&pool);
+    for _ in 0..8 {
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..20 {
+                            assert_eq!(server.get("www", "/pid.php").status, 200);
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                    })
+                })
+                .collect();
+            server.reload();
+            clients
+                .into_iter()
+                .for_each(|client| client.join().unwrap());
+        });
+        assert_eq!(server.get("www", "/pid.php").status, 200);
+    }
+}
+
+/// A request that has begun to come when the server is told to finish is served, however long the rest takes.
+#[test]
+fn requests_that_are_being_received_at_sigquit_are_answered() {
+    let pool = Configured::pool("www", "pm = static\npm.max_children = 2");
+    let (mut server, _) = start(&pool);
+    server.php(
+        "post.php",
+        "<?php echo strlen(file_get_contents('php://input'));",
+    );
+    let post = |length| {
+        server
+            .request("/post.php")
+            .post("text/plain", vec![b'x'; length])
+    };
+    let mut clients: Vec<_> = [5_000, 300_000, 3_000_000]
+        .into_iter()
+        .map(|length| {
+            let bytes = post(length).encode();
+            let mut connection = server.connect("www");
+            connection.send(&bytes[..bytes.len() / 2]);
+            (length, bytes, connection)
+        })
+        .collect();
+    // Half of the params.
+    let bytes = server.request("/pid.php").encode();
+    let mut half = server.connect("www");
+    half.send(&bytes[..bytes.len() / 2]);
+    thread::sleep(Duration::from_millis(200));
+    server.signal(Signal::QUIT);
+    thread::sleep(Duration::from_millis(1500));
+    half.send(&bytes[bytes.len() / 2..]);
+    assert_eq!(half.response(1).status, 200);
+    for (_, bytes, connection) in &mut clients {
+        connection.send(&bytes[bytes.len() / 2..]);
+    }
+    for (length, _, connection) in &mut clients {
+        assert_eq!(connection.response(1).text(), length.to_string());
+    }
+    drop((clients, half));
+    server.wait_exit();
+}
+
+/// An administrator's signal: the supervisor's own means that a successor serves.
+#[test]
+fn a_pool_process_that_gets_sigquit_is_replaced_without_a_pause() {
+    let pool = Configured::pool("www", "pm = static\npm.max_children = 2");
+    let (server, _) = start(&pool);
+    let workers = server.worker_pids();
+    let pool_process = server
+        .descendants()
+        .iter()
+        .find(|process| !workers.contains(&process.pid))
+        .unwrap()
+        .pid;
+    let mut long = server.connect("www");
+    long.send(&server.request("/sleep.php?ms=3000").encode());
+    let mut kept = server.connect("www");
+    let request = server.request("/pid.php").keep();
+    kept.exchange(&request);
+    kill(pool_process, Signal::QUIT);
+    server.log().expect("wants a successor: SIGQUIT");
+    wait_until("the successor serves", || {
+        let pid = kept.exchange(&request).text();
+        !workers.contains(&pid.parse().unwrap())
+    });
+    assert!(!long.has_input(), "the successor waited for the request");
+    assert_eq!(long.response(1).text(), "slept");
 }

@@ -244,6 +244,7 @@ impl Pool {
             match socket.try_clone_to_owned() {
                 Ok(socket) => self.status_listeners.push(status_listener::spawn(
                     high_fd(socket),
+                    &self.config,
                     address,
                     Arc::clone(&pages),
                 )),
@@ -503,16 +504,20 @@ impl Pool {
         }
     }
 
-    /// Opens the pool's logs anew and passes them on, with that of the error log; whether the pool has an access log.
-    pub(super) fn reopen_logs(&mut self, error_log: Option<BorrowedFd<'_>>) -> bool {
-        match open_logs(&self.config) {
+    /// Opens the pool's logs anew and passes them on, with that of the error log. If the pool has an access log, answers whether that
+    /// could be done; what was open goes on otherwise.
+    pub(super) fn reopen_logs(&mut self, error_log: Option<BorrowedFd<'_>>) -> Option<bool> {
+        let opened = match open_logs(&self.config) {
             Ok(logs) => {
                 self.access_log = logs.access;
                 self.slow_log = logs.slow;
+                true
             }
-            // What was open goes on.
-            Err(error) => log::error(format_args!("{error}")),
-        }
+            Err(error) => {
+                log::error(format_args!("{error}"));
+                false
+            }
+        };
         let access_log = self.access_log.as_ref().map(AsFd::as_fd);
         let slow_log = self.slow_log.as_ref().map(AsFd::as_fd);
         let message = ToPool::ReopenLogs(ReopenedLogs {
@@ -526,7 +531,7 @@ impl Pool {
             .chain(slow_log)
             .collect();
         self.tell(&message, &descriptors);
-        access_log.is_some()
+        access_log.is_some().then_some(opened)
     }
 
     /// The last words.

@@ -189,6 +189,21 @@ impl Pool {
             }
             return Ok(());
         }
+        let why = generation
+            .failure
+            .clone()
+            .unwrap_or_else(|| exit.to_string());
+        let may_start_plainly = self.config.has_admin_settings() && !self.config.starts_plainly;
+        if !self.served && !self.is_reload && may_start_plainly {
+            // php-fpm's workers would take what can be set then, and pass over the rest.
+            log::error(format_args!(
+                "[pool {name}] PHP does not start with the php_admin_value settings of this pool ({why}): it starts without them, and \
+                 they hold as far as they can be changed later"
+            ));
+            self.config.starts_plainly = true;
+            self.start_or_retry();
+            return Ok(());
+        }
         if !self.served && !self.is_on_demand() && !self.is_reload {
             return Err(match &generation.failure {
                 Some(text) => SupervisorError::StartFailed(text.clone()),

@@ -102,12 +102,17 @@ fn remove_stale(path: &Path, address: &SockAddr) -> Result<(), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
-    if !metadata.file_type().is_socket() {
+    let is_link = metadata.file_type().is_symlink();
+    if !is_link && !metadata.file_type().is_socket() {
         return Err(SocketError::NotASocket(path.to_owned()));
     }
     // Nonblocking: a server whose backlog is full answers EAGAIN rather than let us wait.
     match new_socket(Domain::UNIX).map_err(failed)?.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed)
+        }
+        // A link that leads nowhere, or to a file that is no socket: the link goes, not what it leads to.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_link => {
             std::fs::remove_file(path).map_err(failed)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
