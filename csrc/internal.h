@@ -79,6 +79,7 @@ void fe_php_timeout_end(void);
 void fe_php_timeout_interrupt(void);
 void fe_php_interrupt_startup(void);
 void fe_php_interrupt_check(void);
+bool fe_php_interrupt_is_wanted(void);
 void fe_php_globals_ctor(fe_php_globals *globals);
 void fe_php_globals_dtor(fe_php_globals *globals);
 

@@ -28,6 +28,11 @@ static void stop_script(fe_php_request *request, uint32_t milliseconds)
 	                    milliseconds % 1000);
 }
 
+bool fe_php_interrupt_is_wanted(void)
+{
+	return __atomic_load_n(&FE_G(stop_after), __ATOMIC_ACQUIRE) != 0;
+}
+
 /* Ends the script if that is asked for. Before it starts, since its body may have been cut short for it. */
 void fe_php_interrupt_check(void)
 {

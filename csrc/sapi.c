@@ -39,6 +39,18 @@ static void compile_with_options(void)
 }
 
 
+/* Nobody can be written to any more. If that is so because the request's time is over, the script is told the reason here: else
+ * its first shutdown function would be. */
+static void connection_gone(void)
+{
+	if (fe_php_interrupt_is_wanted()) {
+		PG(connection_status) = PHP_CONNECTION_ABORTED;
+		php_output_set_status(PHP_OUTPUT_DISABLED);
+		fe_php_interrupt_check();
+	}
+	php_handle_aborted_connection();
+}
+
 /* ub_write: output that has passed PHP's own buffers. php-fpm: a failed write ends the script unless
  * ignore_user_abort (php_handle_aborted_connection bails out). */
 static size_t sapi_fe_ub_write(const char *data, size_t len)
@@ -51,7 +63,7 @@ static size_t sapi_fe_ub_write(const char *data, size_t len)
 		return len;
 	}
 	if (fe_php_rust.write(request->context, data, len) != 0) {
-		php_handle_aborted_connection();
+		connection_gone();
 		return 0;
 	}
 	return len;
@@ -69,7 +81,7 @@ static void sapi_fe_flush(void *server_context)
 	sapi_send_headers();
 #endif
 	if (fe_php_rust.flush(request->context) != 0) {
-		php_handle_aborted_connection();
+		connection_gone();
 	}
 }
 
@@ -114,7 +126,7 @@ static int sapi_fe_send_headers(sapi_headers_struct *headers)
 	}
 	if (gone) {
 		/* As in php-fpm, where the header block is written through the output layer's callback. */
-		php_handle_aborted_connection();
+		connection_gone();
 	}
 	return SAPI_HEADER_SENT_SUCCESSFULLY;
 }

@@ -55,3 +55,24 @@ server!(
         assert_eq!(s.log().count("did not end"), 0, "{}", s.log().text());
     }
 );
+
+server!(
+    shutdown_functions_run_when_the_client_does_not_read,
+    terminate(1),
+    |s| {
+        s.php(
+            "big.php",
+            "<?php register_shutdown_function(function () {\n\
+             touch(__DIR__ . '/first');\n\
+             touch(__DIR__ . '/second');\n\
+             });\n\
+             for ($i = 0; $i < 5000; $i++) echo str_repeat('x', 10000);",
+        );
+        let mut connection = s.connect();
+        connection.send(&s.request("/big.php").encode());
+        let there = |name: &str| s.root().join(name).exists();
+        wait_until("the shutdown function has run to its end", || {
+            there("first") && there("second")
+        });
+    }
+);
