@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_tcp_nodelay;
 use socket2::{Domain, Socket, Type};
@@ -142,6 +143,18 @@ pub(crate) enum SocketError {
     },
 }
 
+impl SocketError {
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::InUse(_) => true,
+            Self::Bind { source, .. } | Self::Listen { source, .. } => {
+                source.0.kind() == io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Binds what all pools listen at, or nothing. Pools that come to the same address share its socket, as under php-fpm;
 /// sockets that are there already are used. Those that nobody wants come back: [`settle`](PoolSockets::settle) and
 /// [`close_unused`](Inherited::close_unused) are to be called once nothing can fail any more.
@@ -213,6 +226,8 @@ impl Drop for ListeningSocket {
 struct Binder {
     known: Vec<Arc<ListeningSocket>>,
     inherited: Inherited,
+    /// How long somebody else may listen where we are to.
+    patience: Instant,
 }
 
 impl Binder {
@@ -220,6 +235,7 @@ impl Binder {
         Self {
             known: Vec::new(),
             inherited,
+            patience: Instant::now() + OTHERS_END,
         }
     }
 
@@ -262,7 +278,7 @@ impl Binder {
         if let Some(socket) = self.existing(ListenAddress::Tcp(address), backlog) {
             return Ok(socket);
         }
-        let (socket, real) = bind_tcp(address, name, backlog)?;
+        let (socket, real) = self.outwait(|| bind_tcp(address, name, backlog))?;
         Ok(self.keep(ListeningSocket {
             fd: high_fd(socket.into()),
             address: ListenAddress::Tcp(real),
@@ -287,7 +303,7 @@ impl Binder {
         if let Some(socket) = self.existing(ListenAddress::Unix(path.clone()), options.backlog) {
             return Ok(socket);
         }
-        let (socket, file) = bind_unix(&path, &permissions, options.backlog)?;
+        let (socket, file) = self.outwait(|| bind_unix(&path, &permissions, options.backlog))?;
         Ok(self.keep(ListeningSocket {
             fd: high_fd(socket.into()),
             address: ListenAddress::Unix(path),
@@ -295,6 +311,19 @@ impl Binder {
             owns_file: AtomicBool::new(true),
             activated: false,
         }))
+    }
+
+    /// Tries again for a moment if somebody listens there: a server whose supervisor was killed goes without delay, but not at
+    /// once.
+    fn outwait<T>(&self, bind: impl Fn() -> Result<T, SocketError>) -> Result<T, SocketError> {
+        loop {
+            match bind() {
+                Err(error) if error.is_in_use() && Instant::now() < self.patience => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
     }
 
     /// A socket at this address that another pool has, or that was inherited.
@@ -375,6 +404,9 @@ impl std::fmt::Display for ListenAddress {
     }
 }
 
+/// For how long a server that is ending may still be in the way.
+const OTHERS_END: Duration = Duration::from_millis(500);
+
 /// Leaves room for the other descriptors of `Start`.
 const MAX_LISTENERS: usize = super::messages::MAX_DESCRIPTORS - 3;
 
@@ -444,6 +476,21 @@ mod tests {
         std::fs::write(&path, "precious").expect("writable");
         assert!(matches!(bind(&address), Err(SocketError::NotASocket(_))));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn who_listens_there_and_is_about_to_end_is_waited_for() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("a.sock");
+        let unix = UnixListener::bind(&path).expect("free name");
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("free port");
+        let address = ListenAddress::Tcp(tcp.local_addr().expect("bound"));
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop((unix, tcp));
+        });
+        assert!(bind(&[ListenAddress::Unix(path), address]).is_ok());
+        ends.join().expect("it has ended");
     }
 
     #[test]
