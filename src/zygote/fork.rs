@@ -41,6 +41,12 @@ pub(super) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Has `hook` called when something calls exit(); false if that cannot be.
+pub(super) fn at_exit(hook: extern "C" fn()) -> bool {
+    // SAFETY: no condition; `hook` lasts as long as the program.
+    unsafe { libc::atexit(hook) == 0 }
+}
+
 /// Makes /dev/null the standard input.
 pub(super) fn close_stdin() -> io::Result<()> {
     let null = std::fs::File::open("/dev/null")?;

@@ -38,7 +38,7 @@ pub(crate) use self::worker::{
 
 use self::birth::Birth;
 use self::children::Children;
-use self::first_words::{HeldStderr, hold_stderr, log_words};
+use self::first_words::{hold_stderr, log_words, release_stderr};
 use self::fork::{Forked, SignalQueue};
 use self::privileges::set_environment;
 use crate::config::PoolConfig;
@@ -207,9 +207,9 @@ impl<E> PoolProcess<E> {
             // Extensions of the pool's own are loaded now rather than in the worker process.
             set_environment(&start.identity, false);
         }
-        let held = hold_stderr(&start.config);
+        hold_stderr(&start.config);
         let started = startup(&start.config);
-        let words = held.map(HeldStderr::release).unwrap_or_default();
+        let words = release_stderr();
         if started.is_err() {
             log_words(&start.config, &words);
         }

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use super::both;
 use crate::support::client::Request;
+use crate::support::configured::{Configured, Files};
 use crate::support::fpm::Fpm;
 use crate::support::{DEADLINE, holds_within};
 
@@ -87,4 +89,29 @@ fn decorated_lines_are_equal() {
 #[test]
 fn plain_lines_are_equal() {
     compare("catch_workers_output = yes\ndecorate_workers_output = no\n");
+}
+
+/// OPcache says on standard error why it calls exit() while PHP starts.
+#[test]
+fn what_ends_php_while_it_starts_is_logged() {
+    for decorated in [true, false] {
+        let lines = format!(
+            "pm = static\npm.max_children = 1\ncatch_workers_output = yes\ndecorate_workers_output = {}\n",
+            u8::from(decorated)
+        );
+        // More than OPcache has.
+        let files = Files::new(&["opcache.interned_strings_buffer=4000".to_owned()]);
+        files.configure(&Configured::pool("www", &lines));
+        let output = Configured::builder("")
+            .command(&files)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        let log = String::from_utf8_lossy(&output.stderr);
+        let reason = log.find("Insufficient shared memory for interned strings");
+        let end = log.find("before it was ready");
+        assert!(reason.is_some() && reason < end, "{log}");
+        assert_eq!(log.contains("said into stderr: "), decorated, "{log}");
+    }
 }
