@@ -345,6 +345,7 @@ void fe_php_disable_process_functions(void)
 	char *list = NULL;
 	size_t len = 0;
 	FILE *text = open_memstream(&list, &len);
+	zend_module_entry *module;
 	dtor_func_t keep;
 
 	if (!text) {
@@ -360,11 +361,16 @@ void fe_php_disable_process_functions(void)
 	fclose(text);
 	zend_disable_functions(list);
 	free(list);
-	/* Its entry is static, and its handlers for requests go on. */
-	keep = module_registry.pDestructor;
-	module_registry.pDestructor = NULL;
-	zend_hash_str_del(&module_registry, "pcntl", strlen("pcntl"));
-	module_registry.pDestructor = keep;
+	/* Under another name, since PHP counts on as many entries as there are module numbers. Its entry is static, and its handlers
+	 * for requests go on. */
+	module = zend_hash_str_find_ptr(&module_registry, "pcntl", strlen("pcntl"));
+	if (module) {
+		keep = module_registry.pDestructor;
+		module_registry.pDestructor = NULL;
+		zend_hash_str_del(&module_registry, "pcntl", strlen("pcntl"));
+		module_registry.pDestructor = keep;
+		zend_hash_str_add_ptr(&module_registry, "pcntl, switched off", strlen("pcntl, switched off"), module);
+	}
 }
 
 void fe_php_set_directory(const char *new_directory)
