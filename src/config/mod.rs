@@ -111,11 +111,17 @@ fn read(
     }
     checker.names(&sections.pools)?;
     let config = typed::config(&sections, options, messages);
-    show(&sections, options, file, messages);
+    show(&sections, options, php, file, messages);
     Ok(config)
 }
 
-fn show(sections: &Sections, options: &FpmOptions, file: &str, messages: &mut Messages) {
+fn show(
+    sections: &Sections,
+    options: &FpmOptions,
+    php: &PhpBuild,
+    file: &str,
+    messages: &mut Messages,
+) {
     let notice = crate::log::Level::Notice;
     if options.test > 1 {
         for line in dump::dump(sections) {
@@ -126,8 +132,10 @@ fn show(sections: &Sections, options: &FpmOptions, file: &str, messages: &mut Me
         notice,
         format!("configuration file {file} test is successful"),
     );
-    // php-fpm's message has a line break of its own at its end.
-    messages.blank_line_after(notice);
+    // Before PHP 8.3 php-fpm's message has a line break of its own at its end.
+    if php.version < [8, 3, 0] {
+        messages.blank_line_after(notice);
+    }
 }
 
 /// php-fpm of the same PHP version, the judge in tests: that of `make test`, else Debian's.
