@@ -68,8 +68,16 @@ bool fe_php_expose(void)
 
 void fe_php_show_version(void)
 {
+#if PHP_VERSION_ID >= 80400
+	/* With the build's own date, NTS or ZTS, and who built it. */
+	fe_php_to_stdout = true;
+	php_print_version(&sapi_module);
+	php_output_end_all();
+	fe_php_to_stdout = false;
+#else
 	printf("PHP %s (%s) (built: %s %s)\nCopyright (c) The PHP Group\n%s", PHP_VERSION, sapi_module.name, __DATE__, __TIME__,
 	       get_zend_version());
+#endif
 	fflush(stdout);
 }
 

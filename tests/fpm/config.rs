@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, getuid, test_kill_process};
 
 use crate::support::client::{Address, Connection, Request};
 use crate::support::configured::{Configured, Files, Program};
+use crate::support::fpm::program;
 use crate::support::php;
 use crate::support::process::kill;
 use crate::support::{holds_within, wait_until};
@@ -412,6 +413,22 @@ fn the_version_is_shown_as_php_fpm_shows_it() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let expected = format!("PHP {} (fpm-fcgi)", php::version());
     assert!(text.contains(&expected), "{text}");
+    if php::version_number() >= 80400 {
+        // NTS or ZTS, and who built it; not the time, nor what extensions of php.ini add.
+        let of_php = |text: &str| -> Vec<String> {
+            let lines = text.lines().take_while(|line| !line.contains("    with "));
+            let lines = lines.map(|line| match line.split_once(" (built: ") {
+                Some((before, rest)) => format!("{before}{}", rest.split_once(')').unwrap().1),
+                None => line.to_owned(),
+            });
+            lines.collect()
+        };
+        let judge = run(Command::new(program()).arg("-v"));
+        assert_eq!(
+            of_php(&text),
+            of_php(&String::from_utf8_lossy(&judge.stdout))
+        );
+    }
 }
 
 #[test]
