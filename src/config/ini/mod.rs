@@ -25,6 +25,13 @@ pub(crate) struct Environment<'a> {
     pub(crate) defines: &'a [(String, String)],
 }
 
+impl Environment<'_> {
+    /// `${name:-fallback}`
+    fn has_fallbacks(&self) -> bool {
+        self.php_version >= [8, 3, 0]
+    }
+}
+
 /// One statement.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
@@ -51,9 +58,8 @@ pub(crate) fn parse(
 ) -> Result<(), SyntaxError> {
     // PHP's strings end at a NUL, and so does what it reads.
     let text = text.split(|&b| b == 0).next().unwrap_or(text);
-    let newer = environment.php_version >= [8, 3, 0];
     let mut parser = Parser {
-        scanner: Scanner::new(text, newer),
+        scanner: Scanner::new(text, environment.has_fallbacks()),
         ahead: None,
         environment,
         depth: 0,
@@ -225,6 +231,9 @@ impl Parser<'_> {
             Token::Fallback => {
                 fallback = self.literals(Words::Value)?.unwrap_or_default();
                 self.expect(b'}')?;
+            }
+            other if self.environment.has_fallbacks() => {
+                return Err(self.unexpected(&other, "TC_FALLBACK or '}'"));
             }
             other => return Err(self.unexpected(&other, "'}'")),
         }

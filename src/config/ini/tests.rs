@@ -126,6 +126,19 @@ fn syntax_errors_have_php_words() {
 }
 
 #[test]
+fn words_of_php_8_3_name_the_fallback() {
+    let newer = Environment {
+        php_version: [8, 3, 0],
+        ..ENVIRONMENT
+    };
+    let (_, result) = statements("a = ${B", &newer);
+    assert_eq!(
+        result.unwrap_err().message,
+        "syntax error, unexpected end of file, expecting TC_FALLBACK or '}'"
+    );
+}
+
+#[test]
 fn statements_before_an_error_count() {
     let (seen, result) = statements("a = b = c\n", &ENVIRONMENT);
     assert_eq!(seen, ["a=b "]);
