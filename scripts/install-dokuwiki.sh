@@ -20,6 +20,11 @@ main() {
             tar -C "$dir" -x --no-same-owner
         # Debian's own preload.php sends everybody to /etc/dokuwiki.
         printf "<?php\ndefined('DOKU_CONF') || define('DOKU_CONF', '%s/conf/');\n" "$dir" >"$dir/inc/preload.php"
+        # Debian 13's package lacks this file, which each page reads.
+        if [ ! -e "$dir/lib/scripts/jquery/versions" ]; then
+            mkdir -p "$dir/lib/scripts/jquery"
+            : >"$dir/lib/scripts/jquery/versions"
+        fi
         mkdir -p "$dir/conf"
         find "$CONF" -maxdepth 1 -type f -readable ! -name local.php ! -name apache.conf ! -name lighttpd.conf \
             -exec cp -n -t "$dir/conf" {} +
