@@ -9,7 +9,7 @@ use super::directive::{Key, PRIORITY_UNSET};
 use super::file::{Failed, Section, Sections};
 use super::messages::Messages;
 use super::options::{FpmOptions, PhpBuild};
-use super::pool::ListenAddress;
+use super::pool::{ListenAddress, Name};
 use super::settings::Settings;
 use super::typed;
 use crate::log::{AccessFormat, DEFAULT_ACCESS_FORMAT, Level, open_log_file};
@@ -24,6 +24,9 @@ pub(super) struct Checker<'a> {
 }
 
 type Checked = Result<(), Failed>;
+
+/// The size of what the kernel takes for the path of a socket, with the NUL behind it.
+const SOCKET_PATH: usize = 108;
 
 impl Checker<'_> {
     /// All checks but those of [`Checker::names`].
@@ -464,7 +467,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What `-t` looks up besides: users and groups. php-fpm serves without that only to find out later.
+    /// What `-t` looks up besides: users, groups and how long paths are. php-fpm serves without that only to find out later.
     pub(super) fn names(&mut self, pools: &[Section]) -> Checked {
         for pool in pools {
             let of_pool = Lookup::of_pool(&pool.name);
@@ -476,15 +479,33 @@ impl Checker<'_> {
                 (Key::ListenGroup, of_socket),
             ] {
                 let name = pool.settings.text(key).unwrap_or_default();
-                if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                if name.is_empty() || matches!(typed::name(name), Name::Id(_)) {
                     continue;
                 }
-                let found = match key {
-                    Key::User | Key::ListenOwner => lookup.user(name).map(drop),
-                    _ => lookup.group(name).map(drop),
+                let is_user = matches!(key, Key::User | Key::ListenOwner);
+                if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                    let (pool, what) = (&pool.name, if is_user { "user" } else { "group" });
+                    return self.error(format!("[pool {pool}] {what} ID '{name}' is out of range"));
+                }
+                let found = if is_user {
+                    lookup.user(name).map(drop)
+                } else {
+                    lookup.group(name).map(drop)
                 };
                 if let Err(problem) = found {
                     return self.error(problem.to_string());
+                }
+            }
+            for key in [Key::Listen, Key::StatusListen] {
+                let address = pool.settings.text(key).unwrap_or_default();
+                if let ListenAddress::Unix(path) = ListenAddress::from_directive(address)
+                    && path.as_os_str().len() >= SOCKET_PATH
+                {
+                    let (pool, length) = (&pool.name, address.len());
+                    return self.error(format!(
+                        "[pool {pool}] cannot bind to UNIX socket '{address}' as path is too long (found length: {length}, \
+                         maximal length: {SOCKET_PATH})"
+                    ));
                 }
             }
         }

@@ -273,9 +273,10 @@ impl Typer<'_> {
     }
 }
 
-fn name(text: &str) -> Name {
+/// The greatest number means nobody to the kernel.
+pub(super) fn name(text: &str) -> Name {
     match text.parse() {
-        Ok(id) if text.bytes().all(|byte| byte.is_ascii_digit()) => Name::Id(id),
+        Ok(id) if text.bytes().all(|byte| byte.is_ascii_digit()) && id != u32::MAX => Name::Id(id),
         _ => Name::Name(text.to_owned()),
     }
 }

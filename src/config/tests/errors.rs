@@ -112,6 +112,49 @@ fn our_own_values_are_checked() {
 }
 
 #[test]
+fn a_test_finds_numbers_and_paths_that_cannot_be() {
+    for (line, problem) in [
+        ("user = 4294967295", "user ID '4294967295' is out of range"),
+        (
+            "group = 99999999999",
+            "group ID '99999999999' is out of range",
+        ),
+        (
+            "listen.owner = 99999999999",
+            "user ID '99999999999' is out of range",
+        ),
+        (
+            "listen.group = 4294967296",
+            "group ID '4294967296' is out of range",
+        ),
+    ] {
+        assert_eq!(
+            refused(&pool_with(line)),
+            [format!("ERROR: [pool www] {problem}")]
+        );
+    }
+    for (directive, length, fits) in [
+        ("listen", 107, true),
+        ("listen", 108, false),
+        ("pm.status_listen", 108, false),
+    ] {
+        let path = format!("/tmp/{}", "x".repeat(length - 5));
+        let text = pool_with(&format!("{directive} = {path}"));
+        if fits {
+            config_of(&text);
+        } else {
+            assert_eq!(
+                refused(&text),
+                [format!(
+                    "ERROR: [pool www] cannot bind to UNIX socket '{path}' as path is too long (found length: {length}, \
+                     maximal length: 108)"
+                )]
+            );
+        }
+    }
+}
+
+#[test]
 fn every_value_arrives_in_the_configuration() {
     let files = Files::new(&pool_with(
         "listen = 127.0.0.1:9007\ngroup = 7\nlisten.backlog = 5\nlisten.owner = daemon\nlisten.mode = 0600\n\
