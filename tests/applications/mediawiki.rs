@@ -212,7 +212,7 @@ fn edit(browser: &mut Browser<'_>, visitor: usize, file: &str) -> String {
     }
     let history = browser.get(&format!("{address}&action=history")).text();
     assert_eq!(
-        history.matches("data-mw-revid=").count(),
+        history.matches("<li data-mw-revid=").count(),
         revisions,
         "{history}"
     );

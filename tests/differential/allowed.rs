@@ -29,6 +29,8 @@ enum When {
     Zts,
     /// A distribution configures each SAPI's build apart.
     Packaged,
+    /// The same, of PHP 8.4 and later.
+    Packaged84,
 }
 
 const ENTRIES: &[Entry] = &[
@@ -128,6 +130,11 @@ const ENTRIES: &[Entry] = &[
         ],
     },
     Entry {
+        reason: "pcntl has a class since PHP 8.4",
+        when: When::Packaged84,
+        places: &["*environment/classes: body.Pcntl\\QosClass"],
+    },
+    Entry {
         reason: "OPcache may not be restarted under running threads",
         when: When::Zts,
         places: &[
@@ -150,6 +157,7 @@ impl When {
             Self::Always | Self::Sometimes => true,
             Self::Zts => php::is_zts(),
             Self::Packaged => php::is_packaged(),
+            Self::Packaged84 => php::is_packaged() && php::version_number() >= 80400,
         }
     }
 }

@@ -150,7 +150,8 @@ server!(a_shell_command, two(), |s| {
 server!(a_pattern_that_backtracks_for_ever, two(), |s| {
     gives_up(
         &s,
-        "preg_match('/^(a+)+$/', str_repeat('a', 60) . 'b');",
+        // Since PHP 8.4 a call by its name has no frame.
+        "$match = 'preg_match'; $match('/^(a+)+$/', str_repeat('a', 60) . 'b');",
         "preg_match",
     );
 });
