@@ -353,6 +353,8 @@ main() {
     cat "$OUT/table.txt"
     echo "what failed tests say, and the stock php-fpm's: $(cd "$OUT" && pwd)/{fe-php,stock}-*.log"
     [ "${#EXCUSED[@]}" = 0 ] || printf 'different with threads: %s\n' "${EXCUSED[@]}"
+    [ -n "$(for who in "${WHO[@]}"; do passed "$WORK/stock-$who"; done)" ] ||
+        fail "the stock php-fpm passes none of these tests: nothing is compared"
     if [ "${#BEHIND[@]}" != 0 ]; then
         echo "fe-php is behind in ${#BEHIND[@]}:"
         (IFS=, && echo "${BEHIND[*]}") | sed 's/,/, /g' | fold --spaces --width=110 | sed 's/^/    /'
