@@ -123,7 +123,8 @@ fn service_manager_is_told_of_start_state_reload_and_stop() {
     );
     let traffic = status.rsplit_once(' ').unwrap().1;
     let traffic: f64 = traffic.strip_suffix("req/sec").unwrap().parse().unwrap();
-    assert!(traffic > 0.0 && traffic <= 3.5, "{status}");
+    // Of the time since it was ready, which is short where the start was slow, and long where the message is late.
+    assert!(traffic > 0.0, "{status}");
 
     let before = monotonic_microseconds();
     server.signal(Signal::USR2);
