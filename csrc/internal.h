@@ -33,6 +33,7 @@ typedef struct fe_php_globals {
 	char *redirect_status_env;
 	bool fix_pathinfo;
 	bool discard_path;
+	bool script_path_encoded;
 	bool fcgi_logging;
 	char *error_header;
 	char *fpm_config;

@@ -117,6 +117,9 @@ PHP_INI_BEGIN()
 	FE_STRING("cgi.redirect_status_env", NULL, PHP_INI_SYSTEM, redirect_status_env)
 	FE_BOOLEAN("cgi.fix_pathinfo", "1", PHP_INI_SYSTEM, fix_pathinfo)
 	FE_BOOLEAN("cgi.discard_path", "0", PHP_INI_SYSTEM, discard_path)
+#if PHP_VERSION_ID >= 80500
+	FE_BOOLEAN("fastcgi.script_path_encoded", "0", PHP_INI_SYSTEM, script_path_encoded)
+#endif
 	FE_BOOLEAN("fastcgi.logging", "1", PHP_INI_SYSTEM, fcgi_logging)
 	FE_STRING("fastcgi.error_header", NULL, PHP_INI_SYSTEM, error_header)
 	FE_STRING("fpm.config", NULL, PHP_INI_SYSTEM, fpm_config)

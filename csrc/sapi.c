@@ -471,7 +471,7 @@ void fe_php_foreign_thread(void)
 
 fe_php_cgi_settings fe_php_read_cgi_settings(void)
 {
-	fe_php_cgi_settings settings = {FE_G(fix_pathinfo), FE_G(discard_path)};
+	fe_php_cgi_settings settings = {FE_G(fix_pathinfo), FE_G(discard_path), FE_G(script_path_encoded)};
 	return settings;
 }
 

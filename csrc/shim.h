@@ -130,6 +130,7 @@ typedef struct fe_php_callbacks {
 typedef struct fe_php_cgi_settings {
 	bool fix_pathinfo;
 	bool discard_path;
+	bool script_path_encoded;
 } fe_php_cgi_settings;
 
 /* ---- life of the engine: sapi.c ---- */

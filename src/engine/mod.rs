@@ -66,6 +66,8 @@ pub(crate) struct CgiSettings {
     pub(crate) fix_pathinfo: bool,
     /// `cgi.discard_path`
     pub(crate) discard_path: bool,
+    /// PHP 8.5 or later, and not `fastcgi.script_path_encoded`
+    pub(crate) decode_script_path: bool,
 }
 
 /// Takes what PHP says for the server's log. If the web server is to hear it too, answers what that gets.
@@ -129,6 +131,7 @@ impl Engine {
             cgi: CgiSettings {
                 fix_pathinfo: settings.fix_pathinfo,
                 discard_path: settings.discard_path,
+                decode_script_path: cfg!(php85) && !settings.script_path_encoded,
             },
         })
     }

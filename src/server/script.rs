@@ -24,8 +24,10 @@ pub(crate) struct ScriptSettings {
     pub(crate) limit_extensions: Vec<String>,
     /// `doc_root` of php.ini, empty when unset: what `DOCUMENT_ROOT` is when the web server sends none.
     pub(crate) doc_root: Vec<u8>,
-    /// A `PATH_INFO` that was cut off Apache's `proxy:` URL is %-decoded (PHP 8.4, php-src GH-17643).
+    /// A `PATH_INFO` that was cut off Apache's `proxy:` URL is %-decoded (since PHP 8.3.18 and 8.4.5, php-src GH-17643).
     pub(crate) decode_path_info: bool,
+    /// All of the path in such a URL is %-decoded: since PHP 8.5, unless `fastcgi.script_path_encoded` is on.
+    pub(crate) decode_script_path: bool,
     /// For so long, a path that named something is taken to do so still, without a `stat`.
     ///
     /// php-fpm asks PHP's realpath cache, which says so for `realpath_cache_ttl`, two minutes. A script that has gone
@@ -40,7 +42,8 @@ impl From<CgiSettings> for ScriptSettings {
             discard_path: cgi.discard_path,
             limit_extensions: [".php", ".phar"].map(String::from).to_vec(),
             doc_root: Vec::new(),
-            decode_path_info: cfg!(php84),
+            decode_path_info: cfg!(php83) && !cgi.decode_script_path,
+            decode_script_path: cgi.decode_script_path,
             // As opcache.revalidate_freq, by default.
             trust_files_for: Duration::from_secs(2),
         }

@@ -113,6 +113,9 @@ impl<'a> Search<'a> {
         if let Some(query) = memchr::memchr(b'?', script) {
             script.truncate(query);
         }
+        if self.from_proxy && self.settings.decode_script_path {
+            *script = percent_decoded(script);
+        }
         self.variables.push(b"SCRIPT_FILENAME", script);
     }
 

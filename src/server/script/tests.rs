@@ -259,6 +259,35 @@ const ENCODED_8_4: &[Row] = &[(
      SCRIPT_NAME=/x.php PATH_INFO=/a/b%zz PATH_TRANSLATED=@/a/b%zz",
 )];
 
+/// Of PHP 8.5's own documentation rather than of a php-fpm: there was none to ask.
+const DECODED_8_5: &[Row] = &[
+    (
+        "encoded path",
+        "SCRIPT_FILENAME=proxy:fcgi://localhost@/%78%2ephp?%78 SCRIPT_NAME=/x.php DOCUMENT_ROOT=@",
+        "run @/x.php",
+        "SCRIPT_FILENAME=@/x.php",
+    ),
+    (
+        "encoded path with path info, which is decoded once",
+        "SCRIPT_FILENAME=proxy:fcgi://localhost@/%78.php/a%2525 SCRIPT_NAME=/x.php/a%25 DOCUMENT_ROOT=@",
+        "run @/x.php",
+        "SCRIPT_FILENAME=@/x.php ORIG_SCRIPT_FILENAME=@/x.php/a%25 ORIG_SCRIPT_NAME=/x.php/a%25 SCRIPT_NAME=/x.php \
+         PATH_INFO=/a%25 PATH_TRANSLATED=@/a%25",
+    ),
+    (
+        "a way out",
+        "SCRIPT_FILENAME=proxy:fcgi://localhost@/dir/%2e%2e/x.php SCRIPT_NAME=/x.php",
+        "not found",
+        "*",
+    ),
+    (
+        "a NUL",
+        "SCRIPT_FILENAME=proxy:fcgi://localhost@/x.php%00.php SCRIPT_NAME=/x.php",
+        "not found",
+        "*",
+    ),
+];
+
 const NO_FIX_PATHINFO: &[Row] = &[
     (
         "the path as it is",
@@ -331,6 +360,7 @@ fn settings() -> ScriptSettings {
     let cgi = CgiSettings {
         fix_pathinfo: true,
         discard_path: false,
+        decode_script_path: false,
     };
     ScriptSettings {
         decode_path_info: false,
@@ -419,6 +449,13 @@ fn apaches_urls_are_taken_apart_as_by_php_fpm() {
             ..settings()
         },
         ENCODED_8_4,
+    );
+    check(
+        &ScriptSettings {
+            decode_script_path: true,
+            ..settings()
+        },
+        DECODED_8_5,
     );
 }
 
