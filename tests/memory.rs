@@ -6,7 +6,7 @@ use crate::support::server::Server;
 use crate::support::wait_until;
 
 /// Megabytes that the process has in memory.
-fn resident(pid: &str) -> u64 {
+pub(crate) fn resident(pid: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kilobytes: u64 = line

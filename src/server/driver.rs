@@ -29,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::books::Books;
@@ -177,8 +177,7 @@ impl Seat {
                 Call::Stop => return,
             };
             request_takes_long();
-            // Whoever has it is done with that request.
-            let Some(mut reactor) = self.reactor.try_lock() else {
+            let Some(mut reactor) = self.take_over(sequence) else {
                 continue;
             };
             self.driving.store(true, Ordering::SeqCst);
@@ -198,6 +197,18 @@ impl Seat {
             }
             self.driving.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// The reactor, for a request that takes long; none if it ends before. The PHP thread has it for a moment yet when the request
+    /// begins, and may be kept from running in that moment.
+    fn take_over(&self, sequence: u64) -> Option<MutexGuard<'_, Reactor>> {
+        while self.watch.runs(sequence) {
+            let reactor = self.reactor.try_lock_for(Duration::from_millis(1));
+            if reactor.is_some() {
+                return reactor;
+            }
+        }
+        None
     }
 
     /// All are busy.

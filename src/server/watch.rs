@@ -157,7 +157,9 @@ impl Watch {
             let armed = self.armed.swap(0, Ordering::SeqCst);
             let sequence = self.sequence.load(Ordering::SeqCst);
             let runs = sequence % 2 == 1;
-            if runs && (sequence == seen || sequence == armed || self.is_urgent()) {
+            // The first request after idleness rings at once: it is not long yet.
+            let is_long = sequence == seen || (sequence == armed && !was_idle);
+            if runs && (is_long || self.is_urgent()) {
                 return Call::Long(sequence);
             }
             if !rang && !was_idle && !runs && sequence == seen && !self.is_glancing() {

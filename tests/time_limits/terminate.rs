@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{assert_ended, terminate, timed_out};
+use crate::memory::resident;
 use crate::support::server::Server;
+use crate::support::wait_until;
 
 /// Scripts that never end of themselves, and what the backtrace in the log says of each.
 const ENDLESS: &[(&str, &str)] = &[
@@ -159,6 +161,61 @@ server!(
             );
             let next = connection.exchange(&s.request("/short.php").keep());
             assert_eq!((next.status, next.text().as_str()), (200, "done"));
+        }
+    }
+);
+
+/// Needs 40 MB, and has so many of itself running at once before it ends.
+const BIG: &str = r#"<?php
+$a = []; for ($i = 0; $i < 400; $i++) { $a[] = str_repeat(chr($i), 100_000); }
+touch("$_GET[prefix]$_GET[number]");
+for ($end = microtime(true) + 15; microtime(true) < $end; usleep(2000)) {
+    if (count(glob("$_GET[prefix]*")) >= (int) $_GET['all']) { usleep(50000); break; }
+}
+echo getmypid();
+"#;
+
+// While nothing happens for five seconds, workers give memory back, and who watches them goes to sleep: until the next request
+// begins, not until five seconds after that. Each worker has one chance to oversleep.
+server!(
+    a_request_after_idleness_is_watched_from_its_beginning,
+    Server::builder()
+        .workers(8)
+        .args(&["--request-terminate-timeout", "2"]),
+    |s| {
+        s.php("big.php", BIG);
+        s.php("sleep.php", "<?php sleep(4); echo 'slept';");
+        let mut warm = 0;
+        let mut pids: Vec<String> = Vec::new();
+        for round in 0..3 {
+            let prefix = s.directory().join(format!("big{round}-"));
+            let mut connections: Vec<_> = (0..s.workers()).map(|_| s.connect()).collect();
+            for (number, connection) in connections.iter_mut().enumerate() {
+                let uri = format!(
+                    "/big.php?prefix={}&number={number}&all={}",
+                    prefix.display(),
+                    s.workers()
+                );
+                connection.send(&s.request(&uri).encode());
+            }
+            pids = connections
+                .iter_mut()
+                .map(|connection| connection.response(1).text())
+                .collect();
+            pids.sort_unstable();
+            pids.dedup();
+            warm = pids.iter().map(|pid| resident(pid)).sum();
+        }
+        let workers = u64::from(s.workers());
+        wait_until("the workers to be idle", || {
+            pids.iter().map(|pid| resident(pid)).sum::<u64>() + workers * 20 <= warm
+        });
+        let mut connections: Vec<_> = (0..workers).map(|_| s.connect()).collect();
+        for connection in &mut connections {
+            connection.send(&s.request("/sleep.php").encode());
+        }
+        for connection in &mut connections {
+            assert_eq!(connection.response(1).status, 504);
         }
     }
 );
