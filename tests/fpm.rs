@@ -1,6 +1,6 @@
 //! A server configured by php-fpm.conf: what php-fpm's own test suite (`make conformance`) does not cover.
 
-mod config;
+pub(crate) mod config;
 mod load;
 mod pm;
 mod reload;

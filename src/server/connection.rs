@@ -264,8 +264,8 @@ impl Connection {
     }
 
     /// Records that bring a fresh decoder to where this one is. Only while nothing is dispatched, except `job`, which
-    /// is taken back.
-    pub(super) fn replay(&self, job: Option<Job>) -> Vec<u8> {
+    /// whoever gets them runs instead.
+    pub(super) fn replay(&self, job: Option<&Job>) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut job = job;
         for open in &self.open {
@@ -292,8 +292,6 @@ impl Connection {
                     if *stdin_ended {
                         push_stdin_end(&mut bytes, open.id);
                     }
-                    // It is not answered here.
-                    job.exchange.disown();
                 }
             }
         }

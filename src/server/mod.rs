@@ -135,6 +135,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             Arc::new(move || watch.alarm())
         };
         let reactor = reactor::Reactor::new(reactor::Sources {
+            pool: config.name.clone(),
             listeners: Arc::clone(&listeners),
             handover: Arc::clone(&handover),
             drain: Arc::clone(&drain),

@@ -2,9 +2,13 @@
 
 use std::process::Command;
 
+use rustix::process::getuid;
+
 use super::watch::{Cost, Watch, survives, times};
 use crate::fastcgi::{create, expect_waiting, wait};
+use crate::fpm::config::open_up;
 use crate::support::client::Connection;
+use crate::support::configured::Configured;
 use crate::support::php;
 use crate::support::process::Identity;
 use crate::support::server::Server;
@@ -216,6 +220,41 @@ server!(
         assert!(lines <= 2, "{lines} lines in the log say so");
     }
 );
+
+/// The kernel lets an ordinary user have only so many descriptors on their way between processes as a process of his may open.
+#[test]
+fn requests_beyond_what_may_be_passed_on_wait_where_they_are() {
+    let user = if getuid().is_root() {
+        "user = www-data\ngroup = www-data"
+    } else {
+        ""
+    };
+    let config = format!(
+        "[www]\nlisten = {{dir}}/www.sock\nlisten.mode = 0666\n{user}\npm = static\npm.max_children = 2\nrlimit_files = 200"
+    );
+    let server = Configured::builder(&config).start();
+    open_up(server.files().directory(), 0o755);
+    let go = server.files().path("www/go");
+    server.php(
+        "wait.php",
+        "<?php for ($end = microtime(true) + 15; !file_exists('go') && microtime(true) < $end; usleep(2000)) { clearstatcache(); }
+         echo 'waited';",
+    );
+    let connect = |_| {
+        let mut connection = server.connect("www");
+        connection.send(&server.request("/wait.php").encode());
+        connection
+    };
+    let mut connections: Vec<Connection> = (0..400).map(connect).collect();
+    if !php::is_zts() {
+        let line = server.log().expect("connections can be passed on");
+        assert!(line.contains("WARNING: [pool www] "), "{line}");
+    }
+    create(&go);
+    for connection in &mut connections {
+        assert_eq!(connection.response(1).text(), "waited");
+    }
+}
 
 #[test]
 fn a_server_that_is_started_without_standard_descriptors_serves() {

@@ -50,7 +50,7 @@ fn debian(files: &Files) {
     open_up(files.directory(), 0o755);
 }
 
-fn open_up(path: &Path, mode: u32) {
+pub(crate) fn open_up(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -154,12 +154,10 @@ impl World {
             (1, 1) => self.ready.pop(),
             _ => return false,
         };
-        let exchange = job.as_ref().map(|job| Arc::clone(&job.exchange));
-        let bytes = self.connection.replay(job);
-        assert!(
-            exchange.is_none_or(|exchange| exchange.is_ended()),
-            "a job was left behind"
-        );
+        let bytes = self.connection.replay(job.as_ref());
+        if let Some(job) = job {
+            job.exchange.disown();
+        }
         let socket = self.connection.output().socket();
         let socket = socket.try_clone_to_owned().expect("dup");
         let output = Arc::new(Output::new(socket, self.limits.output_buffer));

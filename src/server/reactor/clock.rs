@@ -10,24 +10,33 @@ use super::{Reactor, SWEEP, TICK};
 use crate::log;
 
 impl Reactor {
-    /// Suspends accepting for want of descriptors or memory. That may last: it is said once a minute.
+    /// Suspends accepting for want of descriptors or memory.
     pub(super) fn suspend_for(&mut self, want: &str) {
+        self.tell_want(&format!(
+            "{want}; raise the limit of open files (rlimit_files, ulimit -n, LimitNOFILE=). New connections wait"
+        ));
+        self.suspend();
+    }
+
+    /// Logs what is wanting. That may last: it is said once a minute.
+    pub(super) fn tell_want(&mut self, line: &str) {
         let now = Instant::now();
         if self
             .want_told
             .is_none_or(|told| now - told > Duration::from_secs(60))
         {
             self.want_told = Some(now);
-            log::warning(format_args!(
-                "{want}; raise the limit of open files (ulimit -n, LimitNOFILE=). New connections wait"
-            ));
+            log::warning(format_args!("[pool {}] {line}", self.sources.pool));
         }
-        self.suspend();
     }
 
     pub(super) fn suspend(&mut self) {
+        self.suspend_until(Instant::now() + Duration::from_millis(100));
+    }
+
+    pub(super) fn suspend_until(&mut self, end: Instant) {
         self.set_accepting(false);
-        self.suspended = Some(Instant::now() + Duration::from_millis(100));
+        self.suspended = Some(end);
     }
 
     /// How long `turn` may wait: no longer than something that depends on time can.

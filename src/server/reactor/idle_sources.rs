@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -47,6 +47,11 @@ impl Reactor {
                     };
                     if let Some(socket) = socket {
                         self.adopt(socket, &[], None);
+                        if full {
+                            // It takes one beyond its room, and seldom another.
+                            self.suspend_until(Instant::now() + Duration::from_secs(1));
+                            return;
+                        }
                     }
                     if !self.ready.is_empty() {
                         return;

@@ -70,6 +70,8 @@ const RELAY: u64 = 1 << 47;
 
 /// Everything a reactor is given.
 pub(crate) struct Sources {
+    /// The pool's name.
+    pub(crate) pool: String,
     pub(crate) listeners: Arc<Vec<OwnedFd>>,
     pub(crate) handover: Arc<crate::zygote::Handover>,
     /// Becomes readable when this process is to finish; says whether others take its connections.

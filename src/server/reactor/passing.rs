@@ -147,9 +147,13 @@ impl Reactor {
             }
             Err(error) => {
                 slot.remove_queued();
-                self.warn(&format!(
-                    "a request could not be passed to a sibling: {error}"
-                ));
+                if is_want_of_room(error) {
+                    self.tell_want_of_room(error);
+                } else {
+                    self.warn(&format!(
+                        "a request could not be passed to a sibling: {error}"
+                    ));
+                }
                 Err(job)
             }
         }
@@ -188,13 +192,13 @@ impl Reactor {
         }
     }
 
-    /// Puts a connection into the hand-over channel, with the request on it that has not started.
+    /// Puts a connection into the hand-over channel, with the request on it that has not started. If there is no room now, it stays
+    /// as it is, and the request comes back.
     pub(super) fn hand_over(&mut self, token: u64, job: Option<Job>) -> Result<(), Option<Job>> {
         let Some(index) = self.index(token) else {
             return Ok(());
         };
         let connection = &self.connections[index];
-        // `replay` disowns the job's exchange: only once there is room for it.
         if !self.channel_has_room() {
             return Err(job);
         }
@@ -206,15 +210,18 @@ impl Reactor {
             }
             return Ok(());
         }
-        let bytes = connection.replay(job);
-        connection.output().deregister();
         match handover::send(
             self.sources.handover.send.as_fd(),
             connection.output().socket(),
-            &bytes,
+            &connection.replay(job.as_ref()),
             queued_since,
         ) {
             Ok(()) => {
+                connection.output().deregister();
+                if let Some(job) = job {
+                    // It is not answered here.
+                    job.exchange.disown();
+                }
                 self.sources.slot.connection_handed_over();
                 if counts {
                     self.sources.slot.request_handed_over();
@@ -230,6 +237,10 @@ impl Reactor {
                 if counts {
                     self.sources.slot.remove_queued();
                 }
+                if is_want_of_room(error) {
+                    self.tell_want_of_room(error);
+                    return Err(job);
+                }
                 self.warn(&format!(
                     "a connection could not be handed over and is closed: {error}"
                 ));
@@ -240,14 +251,28 @@ impl Reactor {
     }
 
     /// Gives a new connection to whichever process takes it first; back if that is impossible now.
-    pub(super) fn pass_on(&self, socket: OwnedFd) -> Option<OwnedFd> {
+    pub(super) fn pass_on(&mut self, socket: OwnedFd) -> Option<OwnedFd> {
         let channel = self.sources.handover.send.as_fd();
         match handover::send(channel, socket.as_fd(), &[], None) {
             Ok(()) => {
                 self.sources.slot.connection_handed_over();
                 None
             }
-            Err(_) => Some(socket),
+            Err(error) => {
+                self.tell_want_of_room(error);
+                Some(socket)
+            }
+        }
+    }
+
+    /// Says why waiting requests stay in this process, unless it is that the channel is full, which is as it should be.
+    fn tell_want_of_room(&mut self, error: Errno) {
+        if error != Errno::AGAIN {
+            self.tell_want(&format!(
+                "no more connections can be passed on to other processes of the pool now ({error}): a user may have as many on \
+                 their way as files open in a process; raise that limit (rlimit_files, ulimit -n, LimitNOFILE=). They wait where \
+                 they are"
+            ));
         }
     }
 
@@ -301,6 +326,20 @@ impl Reactor {
             }
         }
     }
+}
+
+/// Whether what could not be put into the channel may be tried again: the channel is full, or the system has no room for more on
+/// its way.
+fn is_want_of_room(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::AGAIN
+            | Errno::TOOMANYREFS
+            | Errno::NOBUFS
+            | Errno::NOMEM
+            | Errno::MFILE
+            | Errno::NFILE
+    )
 }
 
 /// The same moment on the clock that processes share.
