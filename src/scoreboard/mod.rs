@@ -14,6 +14,7 @@
 //! ```
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,6 +74,9 @@ impl Scoreboard {
         let header = scoreboard.header();
         header.capacity.store(capacity, Ordering::Relaxed);
         header.threads.store(threads, Ordering::Relaxed);
+        // Whose keys are random.
+        let id = RandomState::new().build_hasher().finish();
+        header.id.store(id.max(1), Ordering::Relaxed);
         header
             .started_at
             .store(microseconds_now(), Ordering::Relaxed);
@@ -263,6 +267,11 @@ impl Scoreboard {
         self.header()
             .max_children_reached
             .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells it from the pool's scoreboards before and after it; never 0.
+    pub(crate) fn id(&self) -> u64 {
+        self.header().id.load(Ordering::Relaxed)
     }
 
     /// Worker processes that it has room for.
@@ -543,6 +552,8 @@ impl fmt::Debug for Scoreboard {
 struct Header {
     layout: AtomicU32,
     capacity: AtomicU32,
+    /// A random number, never 0.
+    id: AtomicU64,
     /// PHP workers of a worker process.
     threads: AtomicU32,
     /// CPU time of requests is wanted.
@@ -642,7 +653,7 @@ fn bytes_for(capacity: u32, threads: u32) -> Option<usize> {
 }
 
 /// Changes whenever what lies in the memory does.
-const LAYOUT: u32 = 0xfe_0003;
+const LAYOUT: u32 = 0xfe_0004;
 
 /// Times that a reader lets slots be released before it takes what it finds.
 const READ_ATTEMPTS: u32 = 100;

@@ -105,6 +105,16 @@ impl Slot {
         self.cells().connections.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection came from a process of another generation that counts it in another scoreboard, for good.
+    pub(crate) fn foreign_connection_taken_over(&self) {
+        // There is no limit that it could reach.
+        let _ = add_below(
+            &self.scoreboard.header().connections,
+            &self.cells().connections,
+            u32::MAX,
+        );
+    }
+
     /// Counts a request that waits for a PHP worker; false, and nothing counted, if `limit` requests of the pool wait
     /// already.
     #[must_use]

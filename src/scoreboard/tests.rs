@@ -92,6 +92,20 @@ fn connection_that_is_handed_over_stays_counted() {
 }
 
 #[test]
+fn connection_from_another_scoreboard_is_counted_anew() {
+    let (old, _) = scoreboard(1);
+    let (new, same) = scoreboard(8);
+    assert_eq!(new.id(), same.id());
+    assert_ne!(old.id(), new.id());
+    let to = new.claim(12, 2, 1).expect("free");
+    to.foreign_connection_taken_over();
+    assert_eq!(new.snapshot().connections, 1);
+    assert_eq!(new.snapshot().accepted, 0);
+    to.connection_closed();
+    assert_eq!(new.snapshot().connections, 0);
+}
+
+#[test]
 fn successor_is_a_newer_generation_unless_the_pool_stops() {
     let (ours, theirs) = scoreboard(1);
     assert!(!theirs.has_successor(1));

@@ -23,11 +23,24 @@ const INLINE: usize = 16 << 10;
 /// Length of the message's own header in its first format: format, whether a request is queued, number of bytes in the memfd
 /// (or 0).
 const HEADER_1: usize = 10;
-/// The present format has on top of that since when the request waits ([`Moment`], 8 bytes). Of two generations, the newer one
-/// has to understand both.
-const HEADER: usize = HEADER_1 + 8;
+/// The second format has on top of that since when the request waits ([`Moment`], 8 bytes).
+const HEADER_2: usize = HEADER_1 + 8;
+/// And the present one the number of the scoreboard in which the sender has counted what it sends (8 bytes). Of two generations,
+/// the newer one has to understand all of them.
+const HEADER: usize = HEADER_2 + 8;
 const FORMAT_1: u8 = 1;
-const FORMAT: u8 = 2;
+const FORMAT_2: u8 = 2;
+const FORMAT: u8 = 3;
+
+/// What is written on a parcel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// Since when a request on the connection waits for a worker (and is counted as queued); none if it has no such request.
+    pub(crate) queued_since: Option<Moment>,
+    /// The [scoreboard](crate::scoreboard::Scoreboard::id) in which the connection and its request are counted; 0 if the sender
+    /// has not said it.
+    pub(crate) scoreboard: u64,
+}
 
 /// A connection on its way.
 #[derive(Debug)]
@@ -35,8 +48,7 @@ pub(crate) struct Parcel {
     pub(crate) socket: OwnedFd,
     /// What its next owner is to decode before it reads the socket.
     pub(crate) bytes: Vec<u8>,
-    /// Since when a request on it waits for a worker (and is counted as queued); none if it has no such request.
-    pub(crate) queued_since: Option<Moment>,
+    pub(crate) label: Label,
 }
 
 /// Puts a connection into `channel`.
@@ -47,13 +59,9 @@ pub(crate) fn send(
     channel: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
     bytes: &[u8],
-    queued_since: Option<Moment>,
+    label: Label,
 ) -> Result<(), Errno> {
-    let mut header = [0; HEADER];
-    header[0] = FORMAT;
-    header[1] = u8::from(queued_since.is_some());
-    let since = queued_since.unwrap_or_default();
-    header[HEADER_1..].copy_from_slice(&since.as_micros().to_be_bytes());
+    let mut header = label.write();
     let memory;
     let mut descriptors = vec![socket];
     let mut inline = bytes;
@@ -116,14 +124,11 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
     }
     let socket = descriptors.remove(0);
     bytes.truncate(message.bytes.saturating_sub(HEADER_1));
-    let since = match (header[0], bytes.first_chunk()) {
-        (FORMAT, Some(since)) => Moment::from_micros(u64::from_be_bytes(*since)),
-        (FORMAT_1, _) if message.bytes >= HEADER_1 => Moment::now(),
-        _ => return Err(Errno::PROTO),
-    };
-    if header[0] == FORMAT {
-        bytes.drain(..HEADER - HEADER_1);
+    if message.bytes < HEADER_1 {
+        return Err(Errno::PROTO);
     }
+    let (label, rest) = Label::read(header, &bytes).ok_or(Errno::PROTO)?;
+    bytes.drain(..rest);
     let mut length = [0; 8];
     length.copy_from_slice(&header[2..]);
     let in_memory = usize::try_from(u64::from_be_bytes(length)).map_err(|_| Errno::PROTO)?;
@@ -134,8 +139,43 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
     Ok(Some(Parcel {
         socket,
         bytes,
-        queued_since: (header[1] != 0).then_some(since),
+        label,
     }))
+}
+
+impl Label {
+    /// The header of a message without a memfd.
+    fn write(self) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[0] = FORMAT;
+        header[1] = u8::from(self.queued_since.is_some());
+        let since = self.queued_since.unwrap_or_default();
+        header[HEADER_1..HEADER_2].copy_from_slice(&since.as_micros().to_be_bytes());
+        header[HEADER_2..].copy_from_slice(&self.scoreboard.to_be_bytes());
+        header
+    }
+
+    /// Reads the first part of a header, with what follows it; says how much of that belongs to it. None for an unknown format.
+    fn read(header: [u8; HEADER_1], rest: &[u8]) -> Option<(Self, usize)> {
+        let number = |start: usize| {
+            let bytes = rest.get(start..)?.first_chunk()?;
+            Some(u64::from_be_bytes(*bytes))
+        };
+        let (since, scoreboard, length) = match header[0] {
+            FORMAT_1 => (Moment::now(), 0, 0),
+            FORMAT_2 => (Moment::from_micros(number(0)?), 0, HEADER_2 - HEADER_1),
+            FORMAT => {
+                let since = Moment::from_micros(number(0)?);
+                (since, number(HEADER_2 - HEADER_1)?, HEADER - HEADER_1)
+            }
+            _ => return None,
+        };
+        let label = Self {
+            queued_since: (header[1] != 0).then_some(since),
+            scoreboard,
+        };
+        Some((label, length))
+    }
 }
 
 /// What [`peek`] has seen at the head of the channel.
@@ -157,7 +197,7 @@ pub(crate) fn peek(channel: BorrowedFd<'_>) -> Head {
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
     match recv(channel, &mut header[..], flags) {
         Ok((HEADER, _)) if header[0] == FORMAT && header[1] == 0 => Head::Connection,
-        Ok((HEADER, _)) if header[0] == FORMAT => match header[HEADER_1..].try_into() {
+        Ok((HEADER, _)) if header[0] == FORMAT => match header[HEADER_1..HEADER_2].try_into() {
             Ok(since) => Head::Request(Moment::from_micros(u64::from_be_bytes(since))),
             Err(_) => Head::Other,
         },
@@ -217,14 +257,18 @@ mod tests {
         let (mut client, server) = UnixStream::pair().expect("pair");
         let since = Moment::from_micros(123_456_789);
         assert_eq!(peek(receiver.as_fd()), Head::Nothing);
-        send(sender.as_fd(), server.as_fd(), bytes, Some(since)).expect("send");
+        let label = Label {
+            queued_since: Some(since),
+            scoreboard: 0x0123_4567_89ab_cdef,
+        };
+        send(sender.as_fd(), server.as_fd(), bytes, label).expect("send");
         drop(server);
         assert_eq!(peek(receiver.as_fd()), Head::Request(since));
         let parcel = receive(receiver.as_fd())
             .expect("receive")
             .expect("a parcel");
         assert_eq!(parcel.bytes, bytes);
-        assert_eq!(parcel.queued_since, Some(since));
+        assert_eq!(parcel.label, label);
         let mut passed = UnixStream::from(parcel.socket);
         passed.write_all(b"still open").expect("write");
         drop(passed);
@@ -246,29 +290,36 @@ mod tests {
     fn a_connection_without_a_request_is_told_apart() {
         let (sender, receiver) = channel();
         let (_client, server) = UnixStream::pair().expect("pair");
-        send(sender.as_fd(), server.as_fd(), b"half", None).expect("send");
+        let label = Label {
+            queued_since: None,
+            scoreboard: 1,
+        };
+        send(sender.as_fd(), server.as_fd(), b"half", label).expect("send");
         assert_eq!(peek(receiver.as_fd()), Head::Connection);
         let parcel = receive(receiver.as_fd()).expect("receive");
-        assert_eq!(parcel.expect("a parcel").queued_since, None);
+        assert_eq!(parcel.expect("a parcel").label, label);
     }
 
     #[test]
-    fn the_first_format_is_understood() {
-        let (sender, receiver) = channel();
-        let (_client, server) = UnixStream::pair().expect("pair");
-        let mut message = vec![0; HEADER_1];
-        message[..2].copy_from_slice(&[FORMAT_1, 1]);
-        message.extend_from_slice(b"abc");
-        let descriptors = [server.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        let flags = SendFlags::empty();
-        sendmsg(&sender, &[IoSlice::new(&message)], &mut control, flags).expect("send");
-        let parcel = receive(receiver.as_fd())
-            .expect("receive")
-            .expect("a parcel");
-        assert_eq!(parcel.bytes, b"abc");
-        assert!(parcel.queued_since.is_some());
+    fn earlier_formats_are_understood() {
+        for (format, length) in [(FORMAT_1, HEADER_1), (FORMAT_2, HEADER_2)] {
+            let (sender, receiver) = channel();
+            let (_client, server) = UnixStream::pair().expect("pair");
+            let mut message = vec![0; length];
+            message[..2].copy_from_slice(&[format, 1]);
+            message.extend_from_slice(b"abc");
+            let descriptors = [server.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+            let flags = SendFlags::empty();
+            sendmsg(&sender, &[IoSlice::new(&message)], &mut control, flags).expect("send");
+            let parcel = receive(receiver.as_fd())
+                .expect("receive")
+                .expect("a parcel");
+            assert_eq!(parcel.bytes, b"abc");
+            assert!(parcel.label.queued_since.is_some());
+            assert_eq!(parcel.label.scoreboard, 0);
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::load::{Figures, Load, SCRIPT};
+use super::status::json;
 use crate::support::client::Address;
 use crate::support::configured::{Builder, Configured, Program};
 use crate::support::php;
@@ -336,6 +337,51 @@ fn reload_raises_max_children() {
         server.worker_pids().len() == if php::is_zts() { 1 } else { 2 }
     });
     assert_eq!(kept.exchange(&request).status, 200);
+}
+
+/// A changed size takes a new scoreboard: what waits on its way from the old processes to the new ones is counted in the old one.
+#[test]
+fn requests_that_wait_through_a_change_of_size_are_counted_once() {
+    let pool = |children: u32| {
+        let lines = "pm.status_path = /status\npm.status_listen = {dir}/status.sock\npm = static\n";
+        Configured::pool("www", &format!("{lines}pm.max_children = {children}"))
+    };
+    let server = Configured::builder(&pool(1)).start();
+    server.php(
+        "wait.php",
+        "<?php for ($end = microtime(true) + 15; !file_exists($_GET['for']) && microtime(true) < $end; usleep(2000)) {
+             clearstatcache();
+         }
+         echo 'waited';",
+    );
+    let send = |file: &str| {
+        let mut connection = server.connect("www");
+        connection.send(&server.request(&format!("/wait.php?for={file}")).encode());
+        connection
+    };
+    let expect = |name: &str, number: u64| {
+        wait_until(&format!("{name} to be {number}"), || {
+            json(&server, "status", "/status")[name] == number
+        });
+    };
+    let mut first: Vec<_> = (0..6).map(|_| send("first")).collect();
+    expect("listen queue", 5);
+    server.files().configure(&pool(2));
+    server.reload();
+    fs::write(server.files().path("www/first"), "").unwrap();
+    for connection in &mut first {
+        assert_eq!(connection.response(1).text(), "waited");
+    }
+    expect("listen queue", 0);
+    let mut second: Vec<_> = (0..2).map(|_| send("second")).collect();
+    expect("active processes", 2);
+    second.push(send("second"));
+    expect("listen queue", 1);
+    fs::write(server.files().path("www/second"), "").unwrap();
+    for connection in &mut second {
+        assert_eq!(connection.response(1).text(), "waited");
+    }
+    expect("listen queue", 0);
 }
 
 #[test]

@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read};
 
+use super::draining::Cause;
 use super::{RELAY, Reactor, wake};
 use crate::descriptor::high_fd;
 use crate::scoreboard::Moment;
 use crate::server::connection::Connection;
-use crate::server::handover;
+use crate::server::handover::{self, Label};
 use crate::server::job::Job;
 use crate::server::relay::{Progress, Relay};
 
@@ -124,6 +125,7 @@ impl Reactor {
             self.refuse_for_want_of_room(job);
             return Ok(());
         }
+        let label = self.label(Some(moment(job.ready)));
         let entry = self.relays.vacant_entry();
         let token = RELAY + entry.key() as u64;
         let sent = Relay::new(Arc::clone(&job.exchange), job.token).and_then(|(relay, theirs)| {
@@ -132,7 +134,7 @@ impl Reactor {
                 self.sources.handover.send.as_fd(),
                 theirs.as_fd(),
                 &bytes,
-                Some(moment(job.ready)),
+                label,
             )?;
             Ok(relay)
         });
@@ -204,7 +206,12 @@ impl Reactor {
         }
         let queued_since = job.as_ref().map(|job| moment(job.ready));
         let counts = queued_since.is_some();
-        if counts && !self.sources.slot.add_queued(self.sources.limits.queue) {
+        // For the next generation it goes by how many wait there.
+        let limit = match self.drain {
+            Some(Cause::Generation) => u32::MAX,
+            Some(Cause::Quit) | None => self.sources.limits.queue,
+        };
+        if counts && !self.sources.slot.add_queued(limit) {
             if let Some(job) = job {
                 self.refuse_for_want_of_room(job);
             }
@@ -214,7 +221,7 @@ impl Reactor {
             self.sources.handover.send.as_fd(),
             connection.output().socket(),
             &connection.replay(job.as_ref()),
-            queued_since,
+            self.label(queued_since),
         ) {
             Ok(()) => {
                 connection.output().deregister();
@@ -253,7 +260,7 @@ impl Reactor {
     /// Gives a new connection to whichever process takes it first; back if that is impossible now.
     pub(super) fn pass_on(&mut self, socket: OwnedFd) -> Option<OwnedFd> {
         let channel = self.sources.handover.send.as_fd();
-        match handover::send(channel, socket.as_fd(), &[], None) {
+        match handover::send(channel, socket.as_fd(), &[], self.label(None)) {
             Ok(()) => {
                 self.sources.slot.connection_handed_over();
                 None
@@ -262,6 +269,29 @@ impl Reactor {
                 self.tell_want_of_room(error);
                 Some(socket)
             }
+        }
+    }
+
+    /// What is written on what we pass on.
+    fn label(&self, queued_since: Option<Moment>) -> Label {
+        Label {
+            queued_since,
+            scoreboard: self.sources.scoreboard.id(),
+        }
+    }
+
+    /// Counts a connection that has come out of the channel, and its request as one that waits no more. What a generation with
+    /// another scoreboard has put in is counted there, by which nobody goes any more when that generation has ended.
+    fn count_taken_over(&self, label: Label) {
+        let slot = &self.sources.slot;
+        if label.scoreboard != self.sources.scoreboard.id() {
+            slot.foreign_connection_taken_over();
+            return;
+        }
+        slot.connection_taken_over();
+        if label.queued_since.is_some() {
+            slot.request_taken_over();
+            slot.remove_queued();
         }
     }
 
@@ -306,12 +336,8 @@ impl Reactor {
     pub(super) fn receive_handover(&mut self) {
         match handover::receive(self.sources.handover.receive.as_fd()) {
             Ok(Some(parcel)) => {
-                self.sources.slot.connection_taken_over();
-                if parcel.queued_since.is_some() {
-                    self.sources.slot.request_taken_over();
-                    self.sources.slot.remove_queued();
-                }
-                let since = parcel.queued_since.map(instant);
+                self.count_taken_over(parcel.label);
+                let since = parcel.label.queued_since.map(instant);
                 self.adopt(parcel.socket, &parcel.bytes, Some(since));
             }
             Ok(None) => {} // a sibling was faster
