@@ -585,7 +585,7 @@ impl Connection {
 
     fn answer(&self, bytes: &[u8]) {
         // A peer that has gone is noticed by its socket.
-        let _ = self.output.send(bytes);
+        let _ = self.output.answer(bytes);
     }
 
     fn watch_clock(&mut self, around: &Surroundings<'_>) {

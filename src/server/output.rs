@@ -35,6 +35,8 @@ struct State {
     registration: Option<Registration>,
     /// Whether the connection wants to be read.
     reading: bool,
+    /// It is not, since its peer asks for answers of our own and takes none.
+    choked: bool,
     /// The peer has closed both ways. epoll would say so for ever, whatever the interest.
     hung_up: bool,
 }
@@ -57,6 +59,7 @@ impl Output {
                 sent: 0,
                 registration: None,
                 reading: true,
+                choked: false,
                 hung_up: false,
             }),
         }
@@ -81,6 +84,17 @@ impl Output {
         self.send_locked(&mut state, records)
     }
 
+    /// As [`send`](Self::send), for answers that no script gives: a peer that does not take them is read no further until it does.
+    pub(crate) fn answer(&self, records: &[u8]) -> Result<(), ClientGone> {
+        let mut state = self.state.lock();
+        self.send_locked(&mut state, records)?;
+        if state.waiting() > self.limit && !state.choked {
+            state.choked = true;
+            self.update_interest(&mut state);
+        }
+        Ok(())
+    }
+
     /// As [`send`](Self::send); `first` is called when nobody else can look at or use the output any more.
     pub(crate) fn send_after(
         &self,
@@ -96,7 +110,7 @@ impl Output {
     pub(crate) fn send_and_wait(&self, records: &[u8]) -> Result<(), ClientGone> {
         let mut state = self.state.lock();
         self.send_locked(&mut state, records)?;
-        while state.pending.len() - state.sent > self.limit {
+        while state.waiting() > self.limit {
             drop(state);
             let mut wanted = [PollFd::new(&self.socket, PollFlags::OUT)];
             // A signal for PHP interrupts this; it acts at PHP's next opcode.
@@ -121,7 +135,7 @@ impl Output {
     /// Whether more is queued than the limit allows.
     pub(crate) fn is_backlogged(&self) -> bool {
         let state = self.state.lock();
-        state.pending.len() - state.sent > self.limit
+        state.waiting() > self.limit
     }
 
     /// Puts the socket into `epoll` under `token`, unless it is there already.
@@ -210,6 +224,10 @@ impl Output {
                         let sent = std::mem::take(&mut state.sent);
                         state.pending.drain(..sent);
                     }
+                    if state.choked && state.waiting() <= self.limit / 2 {
+                        state.choked = false;
+                        self.update_interest(state);
+                    }
                     return Ok(());
                 }
                 Err(_) => return self.fail(state),
@@ -217,6 +235,7 @@ impl Output {
         }
         state.pending = Vec::new();
         state.sent = 0;
+        state.choked = false;
         self.update_interest(state);
         if self.is_broken() {
             Err(ClientGone)
@@ -229,6 +248,7 @@ impl Output {
         self.broken.store(true, Ordering::Relaxed);
         state.pending = Vec::new();
         state.sent = 0;
+        state.choked = false;
         self.update_interest(state);
         // Wakes the reactor, which closes the connection once nobody runs for it.
         let _ = shutdown(&self.socket, Shutdown::Both);
@@ -253,9 +273,14 @@ impl Output {
 }
 
 impl State {
+    /// Bytes that the socket has not taken.
+    fn waiting(&self) -> usize {
+        self.pending.len() - self.sent
+    }
+
     fn interest(&self) -> EventFlags {
         let mut interest = EventFlags::empty();
-        if self.reading {
+        if self.reading && !self.choked {
             interest |= EventFlags::IN;
         }
         if !self.pending.is_empty() {

@@ -1,5 +1,9 @@
 //! Management records, roles, and input that makes no sense.
 
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use crate::support::DEADLINE;
 use crate::support::client::{
     ABORT_REQUEST, BEGIN_REQUEST, END_REQUEST, GET_VALUES, GET_VALUES_RESULT, PARAMS, Record,
     STDIN, STDOUT, UNKNOWN_ROLE, UNKNOWN_TYPE,
@@ -66,6 +70,38 @@ server!(get_values_may_come_in_the_middle_of_a_request, |s| {
     values(&connection.record());
     connection.send(&request.encode()[request.encode_begin().len()..]);
     assert_eq!(connection.response(1).text(), "answer");
+});
+
+server!(a_peer_that_reads_no_answers_is_read_no_further, |s| {
+    const MUCH: usize = 16 << 20;
+    let one = get_values(&["FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS"]);
+    let block = one.repeat(1000);
+    let mut connection = s.connect();
+    connection.set_timeout(Duration::from_secs(1)).unwrap();
+    let mut writer = connection.try_clone_writer();
+    let mut sent = 0;
+    while sent < MUCH {
+        match writer.write(&block[sent % block.len()..]) {
+            Ok(count) => sent += count,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    assert!(sent < MUCH, "{sent} bytes were taken");
+    // When it reads after all, it gets every answer.
+    connection.set_timeout(DEADLINE).unwrap();
+    let rest = &block[sent % block.len()..];
+    let asked = (sent + rest.len()) / one.len();
+    std::thread::scope(|scope| {
+        scope.spawn(|| writer.write_all(rest).unwrap());
+        for _ in 0..asked {
+            assert_eq!(values(&connection.record()).len(), 3);
+        }
+    });
+    s.php("a.php", "<?php echo 'answer';");
+    assert_eq!(connection.exchange(&s.request("/a.php")).text(), "answer");
 });
 
 server!(an_unknown_management_record_is_named_as_unknown, |s| {
