@@ -16,15 +16,14 @@ pub(crate) struct Outcome {
     pub(crate) exit_status: i32,
     /// `php_request_startup` failed, so nothing was run.
     pub(crate) startup_failed: bool,
-    /// This process is a child of the script's own `pcntl_fork` and must exit at once.
-    pub(crate) forked: bool,
     /// [`Running::stop`](super::Running::stop) ended it.
     pub(crate) stopped: bool,
     /// A [`ResponseSink`] method or the body's reader panicked, with this text.
     pub(crate) panic: Option<String>,
 }
 
-/// Runs `request`, sending what PHP answers to `sink`. Returns when PHP has shut the request down.
+/// Runs `request`, sending what PHP answers to `sink`. Returns when PHP has shut the request down; in a child of the script's own
+/// `pcntl_fork`, where that is the end of the process, not at all.
 pub(crate) fn execute(
     thread: &mut PhpThread,
     request: Request,
@@ -113,20 +112,26 @@ pub(crate) fn execute(
     // SAFETY: `thread` proves that this thread is PHP's and runs nothing else; everything `raw` points to outlives
     // the call. Bailouts end at the setjmp inside fe_php_execute and never pass a Rust frame.
     let outcome = unsafe { ffi::fe_php_execute(&raw mut raw) };
-    if !outcome.forked {
-        // (In the child of a fork the lock may be that of a thread which is not there.)
-        thread.interrupter.leave();
+    if outcome.forked {
+        // Before anything is dropped: locks may be held by threads that are not there.
+        exit_forked_child(outcome.exit_status);
     }
+    thread.interrupter.leave();
     // The table holds pointers into this request's buffers: let none stay behind.
     let panic = context.panic.take();
     thread.variables.clear();
     Outcome {
         exit_status: outcome.exit_status,
         startup_failed: outcome.startup_failed,
-        forked: outcome.forked,
         stopped: outcome.stopped,
         panic,
     }
+}
+
+/// Ends a child of a script's `pcntl_fork`, without any of this program's own clean-up: nothing here is the child's.
+fn exit_forked_child(status: i32) -> ! {
+    // SAFETY: ends the process at once.
+    unsafe { libc::_exit(status) }
 }
 
 /// The variables that PHP is told about apart from `$_SERVER`; of a name that was sent twice, the last.

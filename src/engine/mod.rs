@@ -250,12 +250,6 @@ impl Drop for Engine {
     }
 }
 
-/// Ends a child of a script's `pcntl_fork`, without any of this program's own clean-up: nothing here is the child's.
-pub(crate) fn exit_forked_child(status: i32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status) }
-}
-
 /// Ends a worker process that has a PHP thread which does not end: PHP's own shutdown would wait for it, or crash.
 pub(crate) fn exit_beside_stuck_thread(status: i32) -> ! {
     // SAFETY: ends the process at once.

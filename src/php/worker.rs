@@ -8,9 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::mpsc;
 
 use crate::config::IniConfig;
-use crate::engine::{
-    Engine, EngineError, Outcome, PhpThread, RestartGuard, execute, exit_forked_child,
-};
+use crate::engine::{Engine, EngineError, Outcome, PhpThread, RestartGuard, execute};
 use crate::request::{self, ClientGone, ResponseHead, ResponseSink};
 use crate::server::PHP_STACK;
 
@@ -83,9 +81,6 @@ fn work(php: &mut PhpThread, queue: &Receiver<Job>) {
             finished: false,
         };
         let outcome = execute(php, request, &mut sink);
-        if outcome.forked {
-            exit_forked_child(outcome.exit_status);
-        }
         sink.end(outcome);
     }
 }

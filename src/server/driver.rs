@@ -41,8 +41,7 @@ use super::script::ScriptSettings;
 use super::time_limits::{Clock, TimeLimiter, Verdict};
 use super::watch::{Call, Watch};
 use crate::engine::{
-    Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, exit_forked_child,
-    request_takes_long,
+    Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, request_takes_long,
 };
 use crate::log;
 use crate::scoreboard::{Moment, Slot};
@@ -267,11 +266,7 @@ impl Seat {
                 },
             };
             books.waited(begun.saturating_duration_since(job.ready));
-            let outcome = job.run(php, settings, books);
-            if outcome.forked {
-                // A child of the script's own fork: its parent goes on serving.
-                exit_forked_child(outcome.exit_status);
-            }
+            job.run(php, settings, books);
             self.watch.end();
             if self.driving.load(Ordering::SeqCst) {
                 wake(&self.wake);

@@ -14,7 +14,7 @@ use super::books::Books;
 use super::exchange::{Account, Exchange, FastcgiSink};
 use super::reactor::wake;
 use super::script::{ScriptSettings, resolve};
-use crate::engine::{Outcome, PhpThread, execute};
+use crate::engine::{PhpThread, execute};
 use crate::fastcgi::{ProtocolStatus, RecordType};
 use crate::log;
 use crate::request::{Body, Request, RequestEnd, RequestStart, Variables};
@@ -73,12 +73,7 @@ impl Home {
 
 impl Job {
     /// Runs it on this thread; returns when PHP has shut the request down.
-    pub(crate) fn run(
-        self,
-        thread: &mut PhpThread,
-        settings: &ScriptSettings,
-        books: &mut Books,
-    ) -> Outcome {
+    pub(crate) fn run(self, thread: &mut PhpThread, settings: &ScriptSettings, books: &mut Books) {
         let Self {
             exchange,
             mut variables,
@@ -87,7 +82,7 @@ impl Job {
         } = self;
         if let Some(kind) = books.pages().kind(&variables) {
             answer_page(kind, &variables, &body, &exchange, books);
-            return Outcome::default();
+            return;
         }
         let script = resolve(&mut variables, settings);
         let body = body_file(&variables).unwrap_or(body);
@@ -111,7 +106,6 @@ impl Job {
                 "php_request_startup failed; the request was answered with an empty page"
             ));
         }
-        outcome
     }
 
     /// Answers without running it.
