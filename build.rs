@@ -340,6 +340,7 @@ fn bind() {
             .allowlist_type(ALLOWED)
             .allowlist_var(ALLOWED)
             .rustified_enum("fe_php_script")
+            .rustified_enum("fe_php_opcache")
             .derive_debug(false)
             .layout_tests(false)
             .generate()

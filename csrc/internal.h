@@ -68,6 +68,7 @@ extern bool fe_php_to_stdout;
 const fe_php_variables *fe_php_all_variables(fe_php_request *request);
 const fe_php_bytes *fe_php_find_variable(fe_php_request *request, const char *name, size_t len);
 
+void fe_php_opcache_look(fe_php_request *request);
 void fe_php_register_variables(zval *track_vars_array);
 void fe_php_import_environment(zval *array);
 void fe_php_load_environment(zval *array);

@@ -157,9 +157,14 @@ static PHP_MSHUTDOWN_FUNCTION(fe_php)
  * the answer. Whoever owns the connection reads it off. */
 static PHP_RSHUTDOWN_FUNCTION(fe_php)
 {
+	fe_php_request *request = fe_php_current();
 	(void) type;
 	(void) module_number;
+
 	SG(post_read) = 1;
+	if (request && request->opcache_figures && !fe_php_forked) {
+		fe_php_opcache_look(request);
+	}
 	return SUCCESS;
 }
 

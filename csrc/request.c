@@ -137,10 +137,7 @@ static void opcache_status(const zend_function_entry *entry, zval *status)
 	zend_function callee; /* whole, since the engine looks at parts that an internal function has not */
 	zend_internal_function *function = &callee.internal_function;
 	zend_execute_data *call;
-	zend_string *name = zend_string_init(ZEND_STRL("opcache.restrict_api"), 0);
 
-	zend_alter_ini_entry_chars(name, "", 0, ZEND_INI_SYSTEM, ZEND_INI_STAGE_RUNTIME);
-	zend_string_release(name);
 	memset(&callee, 0, sizeof(callee));
 	function->type = ZEND_INTERNAL_FUNCTION;
 	function->function_name = ZSTR_EMPTY_ALLOC();
@@ -151,6 +148,8 @@ static void opcache_status(const zend_function_entry *entry, zval *status)
 	ZVAL_FALSE(ZEND_CALL_ARG(call, 1));
 	call->prev_execute_data = EG(current_execute_data);
 	EG(current_execute_data) = call;
+	/* The path of a script that may. */
+	SG(request_info).path_translated = INI_STR("opcache.restrict_api");
 	function->handler(call, status);
 	EG(current_execute_data) = call->prev_execute_data;
 	zend_vm_stack_free_args(call);
@@ -183,42 +182,38 @@ static void opcache_figures(zval *status, fe_php_opcache_figures *figures)
 	figures->manual_restarts = opcache_figure(status, "opcache_statistics", "manual_restarts");
 }
 
-/* 1: OPcache waits to restart; 0: it does not; -1: there is no OPcache, or none that is on, and nothing in figures. A
- * request of its own, so that whatever opcache_get_status allocates is freed. */
-int fe_php_opcache_read(fe_php_opcache_figures *figures)
+/* What OPcache is like, for whoever has asked for it. In RSHUTDOWN, where scripts and time limits are over but for the handlers of
+ * sessions; memory comes on top of the script's limit, which may be used up, so that no error gets into the answer. */
+void fe_php_opcache_look(fe_php_request *request)
 {
-	volatile int pending = -1;
 	zend_module_entry *module = zend_hash_str_find_ptr(&module_registry, ZEND_STRL("zend opcache"));
 	const zend_function_entry *entry = module ? module->functions : NULL;
+	zend_execute_data *caller = EG(current_execute_data);
+	char *path = SG(request_info).path_translated;
 
 	while (entry && entry->fname && strcmp(entry->fname, "opcache_get_status") != 0) {
 		entry++;
 	}
 	if (!entry || !entry->fname) {
-		return -1;
+		request->opcache = FE_PHP_OPCACHE_ABSENT;
+		return;
 	}
-	zend_first_try {
-		SG(server_context) = NULL;
-		/* Without a context sapi_activate leaves what the last request has left, which is freed. */
-		memset(&SG(request_info), 0, sizeof(SG(request_info)));
-		SG(request_info).no_headers = 1;
-		if (php_request_startup() == SUCCESS) {
-			zval status, *found;
-			SG(request_info).no_headers = 1;
-			SG(headers_sent) = 1;
-			ZVAL_NULL(&status);
-			opcache_status(entry, &status);
-			if (Z_TYPE(status) == IS_ARRAY) {
-				found = zend_hash_str_find(Z_ARRVAL(status), "restart_pending", sizeof("restart_pending") - 1);
-				pending = found && zend_is_true(found);
-				opcache_figures(&status, figures);
-			}
-			zval_ptr_dtor(&status);
+	(void) zend_set_memory_limit((size_t) -1);
+	zend_try {
+		zval status, *found;
+		ZVAL_NULL(&status);
+		opcache_status(entry, &status);
+		if (Z_TYPE(status) == IS_ARRAY) {
+			found = zend_hash_str_find(Z_ARRVAL(status), "restart_pending", sizeof("restart_pending") - 1);
+			opcache_figures(&status, request->opcache_figures);
+			request->opcache = found && zend_is_true(found) ? FE_PHP_OPCACHE_RESTARTS : FE_PHP_OPCACHE_RUNS;
+		} else {
+			request->opcache = FE_PHP_OPCACHE_ABSENT;
 		}
+		zval_ptr_dtor(&status);
 	} zend_end_try();
-	zend_first_try {
-		php_request_shutdown(NULL);
-	} zend_end_try();
-	SG(request_info).no_headers = 0;
-	return pending;
+	EG(current_execute_data) = caller;
+	SG(request_info).path_translated = path;
+	/* If it fails, php_request_shutdown does it once more. */
+	(void) zend_set_memory_limit(PG(memory_limit));
 }

@@ -38,6 +38,31 @@ enum {
 	FE_PHP_STAGE_FINISHED /* after fastcgi_finish_request(), and when the script has ended */
 };
 
+/* What opcache_get_status(false) says, as far as it is worth a graph; bytes and counts. */
+typedef struct fe_php_opcache_figures {
+	uint64_t used_memory;
+	uint64_t free_memory;
+	uint64_t wasted_memory;
+	uint64_t interned_strings_used_memory;
+	uint64_t interned_strings_free_memory;
+	uint64_t cached_scripts;
+	uint64_t cached_keys;
+	uint64_t max_cached_keys;
+	uint64_t hits;
+	uint64_t misses;
+	uint64_t oom_restarts;
+	uint64_t hash_restarts;
+	uint64_t manual_restarts;
+} fe_php_opcache_figures;
+
+/* What has been seen of OPcache at the end of a request. */
+typedef enum fe_php_opcache {
+	FE_PHP_OPCACHE_UNSEEN, /* nobody has looked */
+	FE_PHP_OPCACHE_ABSENT, /* it is not loaded, or cannot be switched on */
+	FE_PHP_OPCACHE_RUNS,
+	FE_PHP_OPCACHE_RESTARTS /* it waits to restart */
+} fe_php_opcache;
+
 /* One request. All pointers stay valid until fe_php_execute returns; strings are NUL-terminated, and NULL where the
  * client sent none. */
 typedef struct fe_php_request {
@@ -56,6 +81,7 @@ typedef struct fe_php_request {
 	fe_php_bytes user_ini;  /* PHP_VALUE */
 	fe_php_bytes admin_ini; /* PHP_ADMIN_VALUE */
 	int64_t content_length; /* -1: the body says where it ends */
+	fe_php_opcache_figures *opcache_figures; /* where to put them at the end; NULL: they are not wanted */
 	/* Set by the shim. */
 	fe_php_variables variables; /* once somebody has asked for them */
 	char *getenv_copy;
@@ -63,6 +89,7 @@ typedef struct fe_php_request {
 	bool refused_ini;
 	bool finished;
 	bool stopped;           /* it took too long: the answer is a 504 */
+	fe_php_opcache opcache; /* the figures are there unless it is UNSEEN or ABSENT */
 	volatile uint8_t stage; /* for other threads; FE_PHP_STAGE_* */
 } fe_php_request;
 
@@ -169,26 +196,8 @@ bool fe_php_is_zts(void);
 const char *fe_php_compiled_ini_directory(void);
 bool fe_php_has_opcache(void);
 
-/* What opcache_get_status(false) says, as far as it is worth a graph; bytes and counts. */
-typedef struct fe_php_opcache_figures {
-	uint64_t used_memory;
-	uint64_t free_memory;
-	uint64_t wasted_memory;
-	uint64_t interned_strings_used_memory;
-	uint64_t interned_strings_free_memory;
-	uint64_t cached_scripts;
-	uint64_t cached_keys;
-	uint64_t max_cached_keys;
-	uint64_t hits;
-	uint64_t misses;
-	uint64_t oom_restarts;
-	uint64_t hash_restarts;
-	uint64_t manual_restarts;
-} fe_php_opcache_figures;
-
 /* ---- one request: request.c ---- */
 fe_php_outcome fe_php_execute(fe_php_request *request);
-int fe_php_opcache_read(fe_php_opcache_figures *figures);
 /* From now on the time limit of a request waits for fe_php_timeout_wanted, which the caller promises to call in time. */
 void fe_php_timeout_startup(void);
 /* From any thread, on NTS: the request that runs now takes long, so it is to get its time limit. */

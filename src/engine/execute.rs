@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::ffi::c_char;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::context::RequestContext;
 use super::ffi;
+use super::opcache::OpcacheView;
 use super::thread::PhpThread;
 use crate::request::{Body, Request, RequestStart, ResponseSink, Script, Variables};
 
@@ -66,6 +68,7 @@ pub(crate) fn execute(
         Script::NotFound => None,
     });
 
+    let mut figures = MaybeUninit::<ffi::fe_php_opcache_figures>::zeroed();
     let mut raw = ffi::fe_php_request {
         context: ptr::from_mut(&mut context).cast(),
         script: match &script {
@@ -86,6 +89,11 @@ pub(crate) fn execute(
         user_ini: bytes(known.user_ini),
         admin_ini: bytes(known.admin_ini),
         content_length,
+        opcache_figures: if thread.opcache_wanted {
+            figures.as_mut_ptr()
+        } else {
+            ptr::null_mut()
+        },
         variables: ffi::fe_php_variables {
             list: ptr::null(),
             count: 0,
@@ -95,6 +103,7 @@ pub(crate) fn execute(
         refused_ini: false,
         finished: false,
         stopped: false,
+        opcache: ffi::fe_php_opcache::FE_PHP_OPCACHE_UNSEEN,
         stage: 0,
     };
     context.sink.begin(&RequestStart {
@@ -117,6 +126,11 @@ pub(crate) fn execute(
         exit_forked_child(outcome.exit_status);
     }
     thread.interrupter.leave();
+    if thread.opcache_wanted {
+        // SAFETY: it is integers, which were all zero before PHP wrote some of them.
+        let figures = unsafe { figures.assume_init() };
+        thread.opcache = OpcacheView::new(raw.opcache, &figures);
+    }
     // The table holds pointers into this request's buffers: let none stay behind.
     let panic = context.panic.take();
     thread.variables.clear();

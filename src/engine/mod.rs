@@ -29,7 +29,7 @@ mod thread;
 pub(crate) use backtrace::Backtrace;
 pub(crate) use execute::{Outcome, execute};
 pub(crate) use interrupt::{Interrupter, RequestInfo, Running, Stage};
-pub(crate) use opcache::RestartGuard;
+pub(crate) use opcache::{OpcacheView, RestartGuard};
 pub(crate) use thread::PhpThread;
 
 /// Why PHP could not be started, or not be used as was asked.

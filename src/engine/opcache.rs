@@ -1,4 +1,4 @@
-//! Keeps OPcache from restarting under running threads.
+//! What OPcache is like, and how it is kept from restarting under running threads.
 //!
 //! `opcache_reset()`, and running out of its memory, make OPcache wait until nobody uses it and then start over. "Nobody"
 //! is judged by a POSIX read lock on byte 1 of its lock file (`accel_is_inactive`, ext/opcache/ZendAccelerator.c), which
@@ -15,7 +15,55 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use super::Engine;
+use super::{Engine, ffi};
+use crate::scoreboard::OpcacheFigures;
+
+/// What has been seen of OPcache at the end of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpcacheView {
+    /// It is not loaded, or cannot be switched on.
+    Absent,
+    /// It is there.
+    Present {
+        /// It waits to restart.
+        restart_pending: bool,
+        /// What it says of itself.
+        figures: OpcacheFigures,
+    },
+}
+
+impl OpcacheView {
+    /// What C has seen; `figures` are what it has written, if it has.
+    pub(super) fn new(
+        seen: ffi::fe_php_opcache,
+        figures: &ffi::fe_php_opcache_figures,
+    ) -> Option<Self> {
+        let restart_pending = match seen {
+            ffi::fe_php_opcache::FE_PHP_OPCACHE_UNSEEN => return None,
+            ffi::fe_php_opcache::FE_PHP_OPCACHE_ABSENT => return Some(Self::Absent),
+            ffi::fe_php_opcache::FE_PHP_OPCACHE_RUNS => false,
+            ffi::fe_php_opcache::FE_PHP_OPCACHE_RESTARTS => true,
+        };
+        Some(Self::Present {
+            restart_pending,
+            figures: OpcacheFigures {
+                used_memory: figures.used_memory,
+                free_memory: figures.free_memory,
+                wasted_memory: figures.wasted_memory,
+                interned_strings_used_memory: figures.interned_strings_used_memory,
+                interned_strings_free_memory: figures.interned_strings_free_memory,
+                cached_scripts: figures.cached_scripts,
+                cached_keys: figures.cached_keys,
+                max_cached_keys: figures.max_cached_keys,
+                hits: figures.hits,
+                misses: figures.misses,
+                oom_restarts: figures.oom_restarts,
+                hash_restarts: figures.hash_restarts,
+                manual_restarts: figures.manual_restarts,
+            },
+        })
+    }
+}
 
 /// Holds the lock until it is dropped; forked children hold it too.
 #[derive(Debug)]

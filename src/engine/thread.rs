@@ -1,15 +1,14 @@
 //! The right to run PHP on the current thread.
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::execute::CStrings;
 use super::ffi;
 use super::interrupt::Interrupter;
+use super::opcache::OpcacheView;
 use super::{Engine, EngineError};
-use crate::scoreboard::OpcacheFigures;
 
 /// PHP's state for one thread: made, used and dropped on that thread.
 pub(crate) struct PhpThread {
@@ -18,6 +17,8 @@ pub(crate) struct PhpThread {
     /// `cgi.fix_pathinfo`
     pub(super) fix_pathinfo: bool,
     pub(super) interrupter: Interrupter,
+    pub(super) opcache_wanted: bool,
+    pub(super) opcache: Option<OpcacheView>,
     kind: Kind,
     /// Its place in crash reports.
     watched: i32,
@@ -75,39 +76,15 @@ impl PhpThread {
         Ok(Self::new(Kind::Attached, engine))
     }
 
-    /// Whether OPcache waits to restart (`None`: there is no OPcache). Runs a request of PHP's own, so between
-    /// requests only; about 20 µs.
-    pub(crate) fn opcache_restart_pending(&mut self) -> Option<bool> {
-        self.read_opcache().map(|(pending, _)| pending)
+    /// At the end of the next request OPcache is looked at, for [`opcache`](Self::opcache).
+    pub(crate) fn look_at_opcache(&mut self) {
+        self.opcache_wanted = true;
     }
 
-    /// The same, and OPcache's figures, at the same price.
-    pub(crate) fn read_opcache(&mut self) -> Option<(bool, OpcacheFigures)> {
-        let mut raw = MaybeUninit::<ffi::fe_php_opcache_figures>::zeroed();
-        // SAFETY: this thread is PHP's, and no request runs on it, for `execute` would hold `self`; `raw` lives until the
-        // call returns.
-        let pending = unsafe { ffi::fe_php_opcache_read(raw.as_mut_ptr()) };
-        if pending < 0 {
-            return None;
-        }
-        // SAFETY: it is integers, which were all zero before PHP wrote some of them.
-        let raw = unsafe { raw.assume_init() };
-        let figures = OpcacheFigures {
-            used_memory: raw.used_memory,
-            free_memory: raw.free_memory,
-            wasted_memory: raw.wasted_memory,
-            interned_strings_used_memory: raw.interned_strings_used_memory,
-            interned_strings_free_memory: raw.interned_strings_free_memory,
-            cached_scripts: raw.cached_scripts,
-            cached_keys: raw.cached_keys,
-            max_cached_keys: raw.max_cached_keys,
-            hits: raw.hits,
-            misses: raw.misses,
-            oom_restarts: raw.oom_restarts,
-            hash_restarts: raw.hash_restarts,
-            manual_restarts: raw.manual_restarts,
-        };
-        Some((pending != 0, figures))
+    /// What OPcache was like then, unless nobody has looked.
+    pub(crate) fn opcache(&mut self) -> Option<OpcacheView> {
+        self.opcache_wanted = false;
+        self.opcache.take()
     }
 
     /// Gives the memory back that PHP keeps for this thread's next request; between requests only.
@@ -132,6 +109,8 @@ impl PhpThread {
             watched,
             strings: CStrings::default(),
             variables: Vec::new(),
+            opcache_wanted: false,
+            opcache: None,
             kind,
             _engine: Arc::clone(engine),
             not_send: PhantomData,

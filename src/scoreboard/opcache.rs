@@ -112,6 +112,11 @@ impl OpcacheCells {
                 .is_ok()
     }
 
+    /// Whoever took the turn has nothing to write: the next one may.
+    pub(super) fn return_turn(&self) {
+        self.turn.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn write(&self, figures: OpcacheFigures) {
         for (cell, word) in self.figures.iter().zip(figures.to_words()) {
             cell.store(word, Ordering::Relaxed);

@@ -142,10 +142,15 @@ impl Slot {
         self.cells().queued.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the caller is to [read and write](Self::set_opcache) OPcache's figures, after a request: true for one
-    /// worker of the pool, once a second.
+    /// Whether the caller is to [read and write](Self::set_opcache) OPcache's figures, or to [say](Self::opcache_unread) that it
+    /// cannot: true for one worker of the pool, once a second.
     pub(crate) fn is_opcache_due(&self, now: Moment) -> bool {
         self.scoreboard.header().opcache.take_turn(now)
+    }
+
+    /// The caller could not read OPcache's figures.
+    pub(crate) fn opcache_unread(&self) {
+        self.scoreboard.header().opcache.return_turn();
     }
 
     /// Puts OPcache's figures where all can read them.

@@ -193,6 +193,8 @@ fn one_worker_a_second_is_to_read_opcache() {
     assert!(slot.is_opcache_due(at(5)), "never written");
     assert!(!slot.is_opcache_due(at(1_000_004)));
     assert!(slot.is_opcache_due(at(1_000_005)));
+    slot.opcache_unread();
+    assert!(slot.is_opcache_due(at(1_000_006)), "somebody else's turn");
     let figures = OpcacheFigures {
         used_memory: 1,
         manual_restarts: 13,

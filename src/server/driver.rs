@@ -36,6 +36,7 @@ use super::books::Books;
 use super::crew::News;
 use super::exchange::Exchange;
 use super::job::Home;
+use super::opcache_watch::OpcacheWatch;
 use super::reactor::{Reactor, TICK, wake};
 use super::script::ScriptSettings;
 use super::time_limits::{Clock, TimeLimiter, Verdict};
@@ -44,7 +45,7 @@ use crate::engine::{
     Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, request_takes_long,
 };
 use crate::log;
-use crate::scoreboard::{Moment, Slot};
+use crate::scoreboard::Slot;
 use crate::zygote::{Reports, WorkerMessage};
 
 /// What every PHP thread needs to know of the pool.
@@ -225,7 +226,7 @@ impl Seat {
         // Set once: a seat has one PHP thread.
         let _ = self.interrupter.set(php.interrupter());
         let mut pulse = Watch::pulse();
-        let mut opcache = RestartWatch::new();
+        let mut opcache = OpcacheWatch::new(pool.shows_status);
         let mut finished: Option<Finished> = None;
         loop {
             let (job, begun) = {
@@ -266,6 +267,7 @@ impl Seat {
                 },
             };
             books.waited(begun.saturating_duration_since(job.ready));
+            opcache.before(php, slot);
             job.run(php, settings, books);
             self.watch.end();
             if self.driving.load(Ordering::SeqCst) {
@@ -280,14 +282,8 @@ impl Seat {
                 Current::Left => drop(self.serving.fetch_add(1, Ordering::SeqCst)),
                 Current::Idle => {}
             }
-            if pool.shows_status
-                && slot.is_opcache_due(Moment::now())
-                && let Some((_, figures)) = php.read_opcache()
-            {
-                slot.set_opcache(figures);
-            }
             books.idle();
-            if cfg!(php_zts) && opcache.is_pending(php) {
+            if opcache.after(php, slot) {
                 self.reports.send(WorkerMessage::OpcacheRestartPending);
             }
             if pool.max_requests > 0 {
@@ -464,33 +460,3 @@ pub(crate) fn run_alone(seat: &Arc<Seat>, php: &mut PhpThread, pool: &Pool<'_>) 
 /// recurses in C with little memory of PHP's own, as `__toString` does, fills it all the same). It is committed as it is used.
 pub(crate) const PHP_STACK: usize = 256 << 20;
 const HELPER_STACK: usize = 256 << 10;
-
-/// Looks once a second, after a request, whether OPcache waits to restart.
-struct RestartWatch {
-    last: Option<std::time::Instant>,
-    told: bool,
-}
-
-impl RestartWatch {
-    fn new() -> Self {
-        Self {
-            last: Some(std::time::Instant::now()),
-            told: false,
-        }
-    }
-
-    fn is_pending(&mut self, php: &mut PhpThread) -> bool {
-        let Some(last) = self.last else { return false };
-        if self.told || last.elapsed() < Duration::from_secs(1) {
-            return false;
-        }
-        match php.opcache_restart_pending() {
-            None => self.last = None,
-            Some(pending) => {
-                self.last = Some(std::time::Instant::now());
-                self.told = pending;
-            }
-        }
-        self.told
-    }
-}

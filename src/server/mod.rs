@@ -27,6 +27,7 @@ mod driver;
 mod exchange;
 mod handover;
 mod job;
+mod opcache_watch;
 mod output;
 #[cfg(test)]
 mod properties;

@@ -1,6 +1,7 @@
 //! Status, ping and OPcache of a configured server, from outside and from its scripts.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -192,6 +193,53 @@ fn a_script_sent_to_the_socket_resets_the_pools_caches() {
     wait_until("the new page", || {
         server.get("www", "/page.php").text() == "new"
     });
+}
+
+/// They are read once a second: at the end of a script, which must not notice even if it has no memory left.
+#[test]
+fn opcaches_figures_are_read_in_requests_and_disturb_none() {
+    let server = Configured::builder(&pool("www", "pm = static\npm.max_children = 1\n"))
+        .ini("session.auto_start=1")
+        .ini("session.save_path={dir}/sessions")
+        .ini("opcache.file_update_protection=0")
+        .ini("display_errors=1")
+        .ini("html_errors=0")
+        .start();
+    let sessions = server.files().path("sessions");
+    fs::create_dir(&sessions).unwrap();
+    server.php("right.php", "<?php $_SESSION['n'] = 1; echo 'right';");
+    server.php(
+        "hungry.php",
+        "<?php ini_set('memory_limit', '4M'); while (true) { $list[] = str_repeat('x', 100); }",
+    );
+    for (script, expected) in [
+        ("/right.php", "right"),
+        (
+            "/hungry.php",
+            "Allowed memory size of 4194304 bytes exhausted",
+        ),
+    ] {
+        let request = server.request(script).header("Cookie", "PHPSESSID=one");
+        let answer = server.send("www", &request).text();
+        assert!(answer.contains(expected), "{answer}");
+        let mut figures = Vec::new();
+        wait_until("three readings", || {
+            assert_eq!(server.send("www", &request).text(), answer);
+            let page = scrape(&server, "www.status", "/status?openmetrics");
+            let hits = page
+                .lines()
+                .find(|line| line.starts_with("phpfpm_opcache_hits_total "));
+            figures.extend(hits.map(str::to_owned));
+            figures.dedup();
+            figures.len() >= 3
+        });
+    }
+    let names: Vec<_> = fs::read_dir(&sessions)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(names, ["sess_one"]);
 }
 
 /// As a Prometheus server asks for it.
