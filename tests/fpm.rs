@@ -4,4 +4,4 @@ pub(crate) mod config;
 mod load;
 mod pm;
 mod reload;
-mod status;
+pub(crate) mod status;

@@ -97,8 +97,9 @@ pub(crate) fn send(
 /// Takes a connection out of `channel`; `None` when there is none.
 ///
 /// # Errors
-/// The system's; `PROTO` for a message that is not ours.
-pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> {
+/// The system's, or `PROTO` for a message that is not ours; or what has been taken out and is lost, as the descriptor is when this
+/// process may have no other.
+pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Lost> {
     let mut header = [0; HEADER_1];
     let mut bytes = vec![0; HEADER - HEADER_1 + INLINE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -109,7 +110,7 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
         match recvmsg(channel, &mut parts, &mut control, flags) {
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(Lost { error, label: None }),
             Ok(message) => break message,
         }
     };
@@ -119,28 +120,42 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Errno> 
             descriptors.extend(received);
         }
     }
-    if descriptors.is_empty() {
-        return Err(Errno::PROTO);
-    }
-    let socket = descriptors.remove(0);
     bytes.truncate(message.bytes.saturating_sub(HEADER_1));
-    if message.bytes < HEADER_1 {
-        return Err(Errno::PROTO);
-    }
-    let (label, rest) = Label::read(header, &bytes).ok_or(Errno::PROTO)?;
+    let read = Label::read(header, &bytes).filter(|_| message.bytes >= HEADER_1);
+    let Some((label, rest)) = read else {
+        return Err(Lost {
+            error: Errno::PROTO,
+            label: None,
+        });
+    };
     bytes.drain(..rest);
+    let lost = |error| Lost {
+        error,
+        label: Some(label),
+    };
+    let mut descriptors = descriptors.into_iter();
+    let socket = descriptors.next().ok_or_else(|| lost(Errno::MFILE))?;
     let mut length = [0; 8];
     length.copy_from_slice(&header[2..]);
-    let in_memory = usize::try_from(u64::from_be_bytes(length)).map_err(|_| Errno::PROTO)?;
+    let in_memory = usize::try_from(u64::from_be_bytes(length)).map_err(|_| lost(Errno::PROTO))?;
     if in_memory > 0 {
-        let memory = descriptors.pop().ok_or(Errno::PROTO)?;
-        bytes = read_memory(&memory, in_memory)?;
+        let memory = descriptors.next().ok_or_else(|| lost(Errno::MFILE))?;
+        bytes = read_memory(&memory, in_memory).map_err(lost)?;
     }
     Ok(Some(Parcel {
         socket,
         bytes,
         label,
     }))
+}
+
+/// Why nothing could be received.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) error: Errno,
+    /// What was written on a parcel that has been taken out of the channel, and is lost; none if there is none, or nobody can read
+    /// it.
+    pub(crate) label: Option<Label>,
 }
 
 impl Label {
@@ -298,6 +313,21 @@ mod tests {
         assert_eq!(peek(receiver.as_fd()), Head::Connection);
         let parcel = receive(receiver.as_fd()).expect("receive");
         assert_eq!(parcel.expect("a parcel").label, label);
+    }
+
+    #[test]
+    fn of_a_connection_whose_descriptor_is_cut_off_the_label_is_left() {
+        let (sender, receiver) = channel();
+        let label = Label {
+            queued_since: Some(Moment::from_micros(5)),
+            scoreboard: 7,
+        };
+        rustix::net::send(&sender, &label.write(), SendFlags::empty()).expect("send");
+        let lost = receive(receiver.as_fd()).expect_err("no descriptor");
+        assert_eq!(lost.label, Some(label));
+        rustix::net::send(&sender, &[99; HEADER], SendFlags::empty()).expect("send");
+        let lost = receive(receiver.as_fd()).expect_err("an unknown format");
+        assert_eq!((lost.error, lost.label), (Errno::PROTO, None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use rustix::process::getuid;
 use super::watch::{Cost, Watch, survives, times};
 use crate::fastcgi::{create, expect_waiting, wait};
 use crate::fpm::config::open_up;
+use crate::fpm::status::json;
 use crate::support::client::Connection;
 use crate::support::configured::Configured;
 use crate::support::php;
@@ -220,6 +221,54 @@ server!(
         assert!(lines <= 2, "{lines} lines in the log say so");
     }
 );
+
+/// A busy process takes what has waited too long; if its script has left it no descriptor for that, the connection is lost, but
+/// not the count.
+#[test]
+fn a_request_that_is_lost_for_want_of_a_descriptor_waits_no_more() {
+    let lines = "pm = static\npm.max_children = 1\nrlimit_files = 200\npm.queue_timeout = 2s\npm.status_path = /status\n\
+                 pm.status_listen = {dir}/status.sock";
+    let server = Configured::builder(&Configured::pool("www", lines)).start();
+    server.php("right.php", "<?php echo 'right';");
+    server.php(
+        "open.php",
+        "<?php
+        function wait($name) {
+            for ($end = microtime(true) + 15; !file_exists($name) && microtime(true) < $end; usleep(2000)) { clearstatcache(); }
+        }
+        wait('open');
+        while ($f = @fopen('/dev/null', 'r')) { $files[] = $f; }
+        wait('close');
+        echo count($files) > 50 ? 'opened' : 'not opened';",
+    );
+    let queue = |number: u64| {
+        wait_until(&format!("{number} to wait"), || {
+            json(&server, "status", "/status")["listen queue"] == number
+        });
+    };
+    let send = |script: &str| {
+        let mut connection = server.connect("www");
+        connection.send(&server.request(script).encode());
+        connection
+    };
+    let mut busy = send("/open.php");
+    wait_until("the script to run", || {
+        json(&server, "status", "/status")["active processes"] == 1
+    });
+    let mut waiting = send("/right.php");
+    queue(1);
+    create(&server.files().path("www/open"));
+    if !php::is_zts() {
+        // Threads pass requests to each other without their connections.
+        waiting.expect_close();
+        server.log().expect("a connection was lost");
+    }
+    queue(0);
+    create(&server.files().path("www/close"));
+    assert_eq!(busy.response(1).text(), "opened");
+    assert_eq!(server.get("www", "/right.php").text(), "right");
+    queue(0);
+}
 
 /// The kernel lets an ordinary user have only so many descriptors on their way between processes as a process of his may open.
 #[test]

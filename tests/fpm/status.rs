@@ -15,7 +15,7 @@ use crate::support::wait_until;
 const SLEEP: &str = "<?php usleep((int) $_GET['ms'] * 1000); echo 'slept';";
 
 /// A status page as JSON; `pool` names the socket.
-pub(super) fn json(server: &Configured, pool: &str, path: &str) -> Value {
+pub(crate) fn json(server: &Configured, pool: &str, path: &str) -> Value {
     let separator = if path.contains('?') { '&' } else { '?' };
     let response = server.get(pool, &format!("{path}{separator}json"));
     assert_eq!(response.status, 200, "{response:?}");

@@ -15,7 +15,7 @@ use super::{RELAY, Reactor, wake};
 use crate::descriptor::high_fd;
 use crate::scoreboard::Moment;
 use crate::server::connection::Connection;
-use crate::server::handover::{self, Label};
+use crate::server::handover::{self, Label, Lost};
 use crate::server::job::Job;
 use crate::server::relay::{Progress, Relay};
 
@@ -341,9 +341,9 @@ impl Reactor {
                 self.adopt(parcel.socket, &parcel.bytes, Some(since));
             }
             Ok(None) => {} // a sibling was faster
-            Err(error) => {
-                if error == Errno::PROTO {
-                    self.sources.slot.connection_taken_over();
+            Err(Lost { error, label }) => {
+                if let Some(label) = label {
+                    self.count_taken_over(label);
                     self.sources.slot.connection_closed();
                 }
                 self.warn(&format!(
