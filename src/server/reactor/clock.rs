@@ -94,7 +94,6 @@ impl Reactor {
                  closed",
                 self.sources.limits.request_header_timeout.as_secs_f32()
             ));
-            self.forget_ready(index as u64);
             self.remove(index);
         }
     }

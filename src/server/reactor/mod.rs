@@ -502,7 +502,6 @@ impl Reactor {
                 "a FastCGI client sent what it must not, so its connection is closed: {error}"
             ));
             if self.connections.contains(index) {
-                self.forget_ready(index as u64);
                 self.remove(index);
             }
             return false;
@@ -570,6 +569,8 @@ impl Reactor {
     }
 
     fn remove(&mut self, index: usize) {
+        // Its number may be another connection's soon.
+        self.forget_ready(index as u64);
         let connection = self.connections.remove(index);
         if connection.deadline().is_some() {
             self.clocked -= 1;

@@ -136,6 +136,9 @@ impl Reactor {
 
     fn expire_ready(&mut self) {
         for job in std::mem::take(&mut self.ready) {
+            if job.home.is_none() && self.index(job.token).is_none() {
+                continue; // its connection was closed with one before
+            }
             if self.is_late(&job) {
                 self.refuse_late(job);
             } else {
