@@ -75,7 +75,8 @@ impl Crew<'_> {
             let first = Self::at_start(&self.pm, self.most);
             if let Err(error) = self.hire(scope, first, &mut members, &sender) {
                 log::error(format_args!(
-                    "PHP thread {} cannot be started: {error}",
+                    "[pool {}] PHP thread {} cannot be started: {error}",
+                    self.name,
                     members.serving()
                 ));
                 if members.serving() == 0 {
@@ -208,7 +209,10 @@ impl Crew<'_> {
                         thread.serve(&mut php, pool, &mut (pool.books)(number))
                     }
                     Err(error) => {
-                        log::error(format_args!("PHP thread {number} cannot start: {error}"));
+                        log::error(format_args!(
+                            "[pool {}] PHP thread {number} cannot start: {error}",
+                            pool.name
+                        ));
                         thread.dismiss();
                         1
                     }

@@ -50,6 +50,7 @@ use crate::zygote::{Reports, WorkerMessage};
 
 /// What every PHP thread needs to know of the pool.
 pub(crate) struct Pool<'a> {
+    pub(crate) name: &'a str,
     pub(crate) slot: &'a Slot,
     pub(crate) settings: &'a ScriptSettings,
     /// Opens the books of a PHP thread, by its number.
@@ -268,7 +269,7 @@ impl Seat {
             };
             books.waited(begun.saturating_duration_since(job.ready));
             opcache.before(php, slot);
-            job.run(php, settings, books);
+            job.run(php, settings, books, pool.name);
             self.watch.end();
             if self.driving.load(Ordering::SeqCst) {
                 wake(&self.wake);
@@ -449,7 +450,8 @@ impl Finished {
 pub(crate) fn run_alone(seat: &Arc<Seat>, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
     if let Err(error) = seat.spawn_helper() {
         log::error(format_args!(
-            "a worker process cannot start its helper thread: {error}"
+            "[pool {}] a worker process cannot start its helper thread: {error}",
+            pool.name
         ));
         return 1;
     }

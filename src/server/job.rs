@@ -72,8 +72,14 @@ impl Home {
 }
 
 impl Job {
-    /// Runs it on this thread; returns when PHP has shut the request down.
-    pub(crate) fn run(self, thread: &mut PhpThread, settings: &ScriptSettings, books: &mut Books) {
+    /// Runs it on this thread; returns when PHP has shut the request down. `pool` is named in the log.
+    pub(crate) fn run(
+        self,
+        thread: &mut PhpThread,
+        settings: &ScriptSettings,
+        books: &mut Books,
+        pool: &str,
+    ) {
         let Self {
             exchange,
             mut variables,
@@ -85,7 +91,7 @@ impl Job {
             return;
         }
         let script = resolve(&mut variables, settings);
-        let body = body_file(&variables).unwrap_or(body);
+        let body = body_file(&variables, pool).unwrap_or(body);
         let mut sink = FastcgiSink::new(exchange, books);
         let outcome = execute(
             thread,
@@ -98,12 +104,12 @@ impl Job {
         );
         if let Some(panic) = &outcome.panic {
             log::error(format_args!(
-                "a panic while answering a request, which has been cut short: {panic}"
+                "[pool {pool}] a panic while answering a request, which has been cut short: {panic}"
             ));
         }
         if outcome.startup_failed {
             log::error(format_args!(
-                "php_request_startup failed; the request was answered with an empty page"
+                "[pool {pool}] php_request_startup failed; the request was answered with an empty page"
             ));
         }
     }
@@ -158,7 +164,7 @@ fn answer_page(
 }
 
 /// The file that holds the body when the web server has stored it (nginx's `fastcgi_request_body_file`), as php-fpm reads it.
-fn body_file(variables: &Variables) -> Option<Body> {
+fn body_file(variables: &Variables, pool: &str) -> Option<Body> {
     let name = variables
         .get(b"REQUEST_BODY_FILE")
         .filter(|name| !name.is_empty())?;
@@ -167,7 +173,7 @@ fn body_file(variables: &Variables) -> Option<Body> {
         Err(error) => {
             let name = String::from_utf8_lossy(name);
             log::warning(format_args!(
-                "REQUEST_BODY_FILE: {name} cannot be opened: {error}; the body is empty"
+                "[pool {pool}] REQUEST_BODY_FILE: {name} cannot be opened: {error}; the body is empty"
             ));
             Some(Body::Empty)
         }

@@ -49,10 +49,13 @@ use time_limits::{Hooks, TimeLimiter};
 
 /// Serves until this worker process is to end; returns its exit status.
 pub(crate) fn run(worker: WorkerProcess<Arc<Engine>>) -> i32 {
+    let name = worker.config.name.clone();
     match serve(worker) {
         Ok(status) => status,
         Err(error) => {
-            log::error(format_args!("a worker process cannot start: {error}"));
+            log::error(format_args!(
+                "[pool {name}] a worker process cannot start: {error}"
+            ));
             1
         }
     }
@@ -120,7 +123,10 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     let logs = Arc::new(logs);
     let mut control = Some(Control {
         channel: control,
-        receive: Box::new(move |channel| receive(channel, &logs)),
+        receive: Box::new({
+            let name = config.name.clone();
+            move |channel| receive(channel, &logs, &name)
+        }),
     });
     let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
     let queue_rules = QueueRules::new(&config);
@@ -165,6 +171,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         ))
     };
     let pool = driver::Pool {
+        name: &config.name,
         slot: &slot,
         settings: &settings,
         books: &|thread| {
@@ -211,13 +218,13 @@ fn apply_settings(engine: &Engine, config: &PoolConfig) {
 }
 
 /// Does what the pool process says; false if it will say no more.
-fn receive(channel: &Channel, logs: &WorkerLogs) -> bool {
+fn receive(channel: &Channel, logs: &WorkerLogs, pool: &str) -> bool {
     loop {
         match channel.receive() {
             Ok(Received::Message(ToWorker::ReopenLogs(which), descriptors)) => {
                 if let Err(error) = logs.reopen(which, descriptors) {
                     log::error(format_args!(
-                        "a log that was re-opened cannot be used: {error}"
+                        "[pool {pool}] a log that was re-opened cannot be used: {error}"
                     ));
                 }
             }
@@ -225,7 +232,7 @@ fn receive(channel: &Channel, logs: &WorkerLogs) -> bool {
             Ok(Received::Closed) => return false,
             Err(error) => {
                 log::error(format_args!(
-                    "a worker process does not understand its pool process: {error}"
+                    "[pool {pool}] a worker process does not understand its pool process: {error}"
                 ));
                 return false;
             }

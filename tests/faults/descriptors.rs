@@ -88,7 +88,11 @@ server!(
         }
         // The server's own log goes where it went before, not into what the script opened as 2.
         s.connect().send(&[9; 16]);
-        s.expect_log("sent what it must not");
+        let line = s.expect_log("sent what it must not");
+        assert!(
+            line.contains("WARNING: [pool www] a FastCGI client "),
+            "{line}"
+        );
         let theirs = std::fs::read_to_string(&file).unwrap_or_default();
         assert!(!theirs.contains("WARNING"), "{theirs}");
         s.reload();

@@ -136,7 +136,10 @@ impl Reactor {
                 epoll::delete(&*self.epoll, listener)
             };
             if let Err(error) = result {
-                log::error(format_args!("epoll_ctl: {error}"));
+                log::error(format_args!(
+                    "[pool {}] epoll_ctl: {error}",
+                    self.sources.pool
+                ));
             }
         }
     }
@@ -172,7 +175,10 @@ impl Reactor {
             epoll::delete(&*self.epoll, descriptor)
         };
         if let Err(error) = result {
-            log::error(format_args!("epoll_ctl: {error}"));
+            log::error(format_args!(
+                "[pool {}] epoll_ctl: {error}",
+                self.sources.pool
+            ));
         }
     }
 }

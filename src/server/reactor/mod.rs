@@ -349,7 +349,7 @@ impl Reactor {
             Ok((events, _)) => events,
             Err(Errno::INTR) => &mut [],
             Err(error) => {
-                log::error(format_args!("epoll_wait: {error}"));
+                self.warn(&format!("epoll_wait: {error}"));
                 return;
             }
         };
@@ -605,7 +605,7 @@ impl Reactor {
         let now = Instant::now();
         if self.warned.is_none_or(|last| now - last > SWEEP) {
             self.warned = Some(now);
-            log::warning(format_args!("{line}"));
+            log::warning(format_args!("[pool {}] {line}", self.sources.pool));
         }
     }
 }

@@ -25,7 +25,6 @@ use crate::server::job::Job;
 /// What a pool does with requests that have to wait.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueRules {
-    pool: String,
     timeout: Option<Duration>,
     answer: QueueAnswer,
     /// Requests whose client has closed its connection are not run. (php-fpm runs them, and some scripts rely on that: so only
@@ -36,7 +35,6 @@ pub(crate) struct QueueRules {
 impl QueueRules {
     pub(crate) fn new(config: &PoolConfig) -> Self {
         Self {
-            pool: config.name.clone(),
             timeout: config.queue_timeout,
             answer: config.queue_answer,
             drops_gone: config.queue_timeout.is_some() || config.limits.queue != u32::MAX,
@@ -102,7 +100,7 @@ impl Reactor {
         let rules = &self.sources.queue_rules;
         // All processes of the pool together say it once a second.
         if let Some(count) = self.sources.scoreboard.count_refused(Moment::now()) {
-            log::warning(format_args!("[pool {}] {}", rules.pool, line(count)));
+            log::warning(format_args!("[pool {}] {}", self.sources.pool, line(count)));
         }
         match rules.answer {
             QueueAnswer::Overloaded => self.refuse(job, ProtocolStatus::Overloaded),
