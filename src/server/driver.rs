@@ -145,7 +145,10 @@ impl Seat {
 
     /// There will be no PHP thread: nothing is expected of this seat any more, and its helper ends.
     pub(super) fn dismiss(&self) {
-        self.reactor.lock().retire();
+        let mut reactor = self.reactor.lock();
+        reactor.set_running(false);
+        reactor.retire();
+        drop(reactor);
         self.serving.fetch_sub(1, Ordering::SeqCst);
         self.watch.stop();
     }
@@ -232,6 +235,7 @@ impl Seat {
         loop {
             let (job, begun) = {
                 let mut reactor = self.reactor.lock();
+                reactor.set_running(true);
                 reactor.become_idle();
                 if let Some(finished) = finished.take() {
                     finished.settle(&mut reactor);
@@ -246,6 +250,7 @@ impl Seat {
                         reactor.retire();
                     }
                     if reactor.is_finished() {
+                        reactor.set_running(false);
                         self.watch.stop();
                         self.serving.fetch_sub(1, Ordering::SeqCst);
                         return 0;
@@ -367,6 +372,7 @@ impl<'a> Overdue<'a> {
             }
         };
         finished.exchange.give_up();
+        reactor.set_running(false);
         if let Some(finished) = finished.go_home() {
             finished.settle(reactor);
         }

@@ -38,16 +38,23 @@ pub(crate) struct Job {
 /// The way back to a reactor, for threads that run requests of its connections.
 #[derive(Debug)]
 pub(crate) struct Home {
-    finished: Mutex<Vec<(u64, Arc<Exchange>)>>,
+    post: Mutex<Post>,
     any: AtomicBool,
     /// Wakes the reactor.
     wake: Arc<OwnedFd>,
 }
 
+/// What has come by it.
+#[derive(Debug, Default)]
+struct Post {
+    finished: Vec<(u64, Arc<Exchange>)>,
+    returned: Vec<Job>,
+}
+
 impl Home {
     pub(super) fn new(wake: Arc<OwnedFd>) -> Self {
         Self {
-            finished: Mutex::new(Vec::new()),
+            post: Mutex::new(Post::default()),
             any: AtomicBool::new(false),
             wake,
         }
@@ -55,19 +62,29 @@ impl Home {
 
     /// A request has been run, on another thread.
     pub(super) fn finished(&self, token: u64, exchange: Arc<Exchange>) {
-        let mut finished = self.finished.lock();
-        finished.push((token, exchange));
+        self.deliver(|post| post.finished.push((token, exchange)));
+    }
+
+    /// Nobody has run it, or will.
+    pub(super) fn give_back(&self, job: Job) {
+        self.deliver(|post| post.returned.push(job));
+    }
+
+    fn deliver(&self, put: impl FnOnce(&mut Post)) {
+        let mut post = self.post.lock();
+        put(&mut post);
         self.any.store(true, Ordering::Release);
-        drop(finished);
+        drop(post);
         wake(&self.wake);
     }
 
-    /// Those that have been run since the last call.
-    pub(super) fn take_finished(&self) -> Vec<(u64, Arc<Exchange>)> {
+    /// Requests that have been run since the last call, and those that nobody runs.
+    pub(super) fn take(&self) -> (Vec<(u64, Arc<Exchange>)>, Vec<Job>) {
         if !self.any.swap(false, Ordering::Acquire) {
-            return Vec::new();
+            return Default::default();
         }
-        std::mem::take(&mut *self.finished.lock())
+        let post = std::mem::take(&mut *self.post.lock());
+        (post.finished, post.returned)
     }
 }
 

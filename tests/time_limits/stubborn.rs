@@ -181,3 +181,44 @@ server!(shutdown_functions_are_ended_too, terminate(2), |s| {
     );
     assert_eq!(s.log().count(GAVE_UP), 0, "{}", s.log().text());
 });
+
+server!(
+    who_waits_for_workers_that_are_all_stuck_is_served_by_others,
+    two(),
+    |s| {
+        s.php(
+            "stuck.php",
+            "<?php $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); fread($pair[0], 1);",
+        );
+        s.php(
+            "post.php",
+            "<?php echo strlen(file_get_contents('php://input'));",
+        );
+        let mut stuck: Vec<_> = (0..2)
+            .map(|_| {
+                let mut connection = s.connect();
+                connection.send(&s.request("/stuck.php").encode());
+                connection
+            })
+            .collect();
+        wait_until("both run", || s.log().count("execution timed out") == 2);
+        // While nobody can run them, and some that have a body.
+        let mut waiting: Vec<_> = [0, 10, 100_000, 500_000]
+            .into_iter()
+            .map(|length| {
+                let request = s
+                    .request("/post.php")
+                    .post("text/plain", vec![b'x'; length]);
+                let mut connection = s.connect();
+                connection.send(&request.keep().encode());
+                (length, connection)
+            })
+            .collect();
+        for (length, connection) in &mut waiting {
+            assert_eq!(connection.response(1).text(), length.to_string());
+        }
+        for connection in &mut stuck {
+            assert_eq!(connection.response(1).status, 504);
+        }
+    }
+);

@@ -122,6 +122,8 @@ pub(crate) struct Reactor {
     /// Requests that run in this process, for ticks.
     running: Vec<Arc<Exchange>>,
     home: Arc<Home>,
+    /// See [`set_running`](Self::set_running).
+    runs: bool,
     /// A connection has had several requests open at once.
     multiplexed: bool,
     held: usize,
@@ -215,6 +217,7 @@ impl Reactor {
             new_jobs: Vec::new(),
             running: Vec::new(),
             home,
+            runs: false,
             multiplexed: false,
             held: 0,
             clocked: 0,
@@ -355,8 +358,12 @@ impl Reactor {
         };
         // Not the time before the wait: what has come has come now.
         self.now = Instant::now();
-        for (token, exchange) in self.home.take_finished() {
+        let (finished, returned) = self.home.take();
+        for (token, exchange) in finished {
             self.finish(token, exchange);
+        }
+        for job in returned {
+            self.take_back(job);
         }
         // The hand-over channel or the queue; listeners, a bit each.
         let mut idle_sources = (false, 0_u64);

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read};
 
 use super::draining::Cause;
+use super::draining::Drain;
 use super::{RELAY, Reactor, wake};
 use crate::descriptor::high_fd;
 use crate::scoreboard::Moment;
@@ -25,6 +27,8 @@ pub(crate) struct ThreadQueue {
     jobs: Mutex<VecDeque<Job>>,
     /// Counts them, for epoll.
     ready: OwnedFd,
+    /// PHP threads that may run them.
+    runners: AtomicUsize,
 }
 
 impl ThreadQueue {
@@ -33,7 +37,12 @@ impl ThreadQueue {
         Ok(Self {
             jobs: Mutex::new(VecDeque::new()),
             ready: high_fd(eventfd(0, flags)?),
+            runners: AtomicUsize::new(0),
         })
+    }
+
+    fn has_runner(&self) -> bool {
+        self.runners.load(Ordering::SeqCst) > 0
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -63,10 +72,17 @@ impl Reactor {
     pub(crate) fn hand_over_ready(&mut self) {
         if let Some(queue) = &self.sources.queue {
             let queue = Arc::clone(queue);
-            while let Some(job) = self.ready.pop_front() {
-                self.share(&queue, job);
+            if queue.has_runner() || self.drain_mode() != Some(Drain::HandOver) {
+                while let Some(job) = self.ready.pop_front() {
+                    self.share(&queue, job);
+                }
+                return;
             }
-            return;
+            // All threads are stuck, and another process takes over: it gets what waits for them, connections and all.
+            while let Some(job) = queue.pop() {
+                self.sources.slot.remove_queued();
+                self.send_home(job);
+            }
         }
         let mut waiting = std::mem::take(&mut self.ready);
         while let Some(job) = waiting.pop_front() {
@@ -95,6 +111,35 @@ impl Reactor {
             }
         }
         self.ready.append(&mut waiting);
+    }
+
+    /// Gives a request that nobody here will run back to who has its connection.
+    fn send_home(&mut self, mut job: Job) {
+        match job.home.take() {
+            Some(home) if !Arc::ptr_eq(&home, &self.home) => home.give_back(job),
+            _ => self.take_back(job),
+        }
+    }
+
+    /// A request of a connection of ours that nobody has run.
+    pub(super) fn take_back(&mut self, job: Job) {
+        self.running
+            .retain(|running| !Arc::ptr_eq(running, &job.exchange));
+        self.ready.push_back(job);
+    }
+
+    /// Whether the PHP thread of this reactor may run requests of all.
+    pub(crate) fn set_running(&mut self, runs: bool) {
+        let Some(queue) = &self.sources.queue else {
+            return;
+        };
+        if std::mem::replace(&mut self.runs, runs) != runs {
+            if runs {
+                queue.runners.fetch_add(1, Ordering::SeqCst);
+            } else {
+                queue.runners.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
     }
 
     /// Lets any thread of this process run a request.
