@@ -324,6 +324,8 @@ struct Overdue<'a> {
     seat: &'a Seat,
     sequence: u64,
     clock: Option<Clock<'a>>,
+    /// When a successor was asked for.
+    asked: Instant,
 }
 
 impl<'a> Overdue<'a> {
@@ -337,6 +339,7 @@ impl<'a> Overdue<'a> {
             seat,
             sequence,
             clock: limiter.map(|limiter| limiter.clock(begun)),
+            asked: begun,
         }
     }
 
@@ -359,7 +362,7 @@ impl<'a> Overdue<'a> {
     }
 
     /// Answers a request whose script does not end, and does without its thread from now on.
-    fn give_up(&self, reactor: &mut Reactor) {
+    fn give_up(&mut self, reactor: &mut Reactor) {
         let seat = self.seat;
         let finished = {
             let mut current = seat.current.lock();
@@ -376,11 +379,16 @@ impl<'a> Overdue<'a> {
         if let Some(finished) = finished.go_home() {
             finished.settle(reactor);
         }
-        if let Some(limiter) = &seat.limiter {
-            limiter.stuck();
-        }
+        self.ask_for_successor();
         if !cfg!(php_zts) {
             self.end_process(reactor);
+        }
+    }
+
+    fn ask_for_successor(&mut self) {
+        self.asked = Instant::now();
+        if let Some(limiter) = &self.seat.limiter {
+            limiter.stuck();
         }
     }
 
@@ -403,7 +411,11 @@ impl<'a> Overdue<'a> {
     }
 
     /// On ZTS, ends the process once all threads are done that can be.
-    fn leave(&self, reactor: &mut Reactor) {
+    fn leave(&mut self, reactor: &mut Reactor) {
+        // The one that was asked for may have failed to start.
+        if !reactor.is_draining() && self.asked.elapsed() >= ASK_AGAIN {
+            self.ask_for_successor();
+        }
         if reactor.is_draining() && reactor.is_finished() {
             self.count_as_left();
         }
@@ -426,6 +438,9 @@ impl<'a> Overdue<'a> {
         matches!(*current, Current::Left)
     }
 }
+
+/// How often a successor is asked for while there is none.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long connections may take to be handed over before the process ends.
 const HAND_OVER: Duration = Duration::from_millis(500);

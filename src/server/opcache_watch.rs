@@ -9,13 +9,18 @@ use crate::scoreboard::{Moment, Slot};
 /// How often a thread looks whether OPcache waits to restart.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it says so.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// The watch of one PHP thread.
 #[derive(Debug)]
 pub(super) struct OpcacheWatch {
     /// The figures are wanted.
     shows_status: bool,
-    /// When it was last looked whether it waits to restart; none when that is of no interest (any more).
+    /// When it was last looked whether it waits to restart; none when that is of no interest.
     looked: Option<Instant>,
+    /// When it was last said that it does: the successor may have failed to start.
+    said: Option<Instant>,
     /// It is this thread's turn to bring the figures.
     has_turn: bool,
 }
@@ -25,6 +30,7 @@ impl OpcacheWatch {
         Self {
             shows_status,
             looked: cfg!(php_zts).then(Instant::now),
+            said: None,
             has_turn: false,
         }
     }
@@ -37,7 +43,7 @@ impl OpcacheWatch {
         }
     }
 
-    /// It has run. Answers whether OPcache waits to restart, once.
+    /// It has run. Answers whether OPcache waits to restart, now and then.
     pub(super) fn after(&mut self, php: &mut PhpThread, slot: &Slot) -> bool {
         let view = php.opcache();
         if std::mem::take(&mut self.has_turn) {
@@ -54,9 +60,12 @@ impl OpcacheWatch {
             Some(OpcacheView::Present {
                 restart_pending, ..
             }) => {
-                let told = self.looked.is_none();
-                self.looked = (!told && !restart_pending).then(Instant::now);
-                return restart_pending && !told;
+                self.looked = self.looked.map(|_| Instant::now());
+                let is_news = self.said.is_none_or(|said| said.elapsed() >= AGAIN);
+                if restart_pending && is_news {
+                    self.said = Some(Instant::now());
+                    return true;
+                }
             }
         }
         false

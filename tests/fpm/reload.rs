@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use super::load::{Figures, Load, SCRIPT};
 use super::status::json;
 use crate::support::client::Address;
-use crate::support::configured::{Builder, Configured, Program};
+use crate::support::configured::{Builder, Configured, Files, Program};
 use crate::support::php;
 use crate::support::process::kill;
 use crate::support::server::READY;
@@ -795,4 +795,41 @@ fn a_pool_process_that_gets_sigquit_is_replaced_without_a_pause() {
     });
     assert!(!long.has_input(), "the successor waited for the request");
     assert_eq!(long.response(1).text(), "slept");
+}
+
+/// On ZTS an OPcache that wants to restart waits for a successor. One that does not start is not the last.
+#[test]
+fn a_successor_that_does_not_start_is_asked_for_again() {
+    if !php::is_zts() {
+        return;
+    }
+    let files = Files::new(&[]);
+    let source = format!(
+        "<?php if (file_exists('{0}')) throw new Exception('not again'); touch('{0}');",
+        files.path("preloaded").display()
+    );
+    let preload = files.php("preload.php", &source);
+    let config = Configured::pool(
+        "www",
+        &format!(
+            "pm = static\npm.max_children = 2\nphp_admin_value[opcache.enable] = 1\n\
+             php_admin_value[opcache.preload] = {}\nphp_admin_value[opcache.preload_user] = root",
+            preload.display()
+        ),
+    );
+    files.configure(&config);
+    let server = Configured::builder("").start_in(files);
+    server.php("reset.php", "<?php var_dump(opcache_reset());");
+    server.php("pid.php", PID);
+    let before = server.get("www", "/pid.php").text();
+    server.get("www", "/reset.php");
+    // Which is looked at once a second, by requests.
+    wait_until("the first attempt", || {
+        assert_eq!(server.get("www", "/pid.php").status, 200);
+        server.log().count("the new pool process did not start") == 1
+    });
+    fs::remove_file(server.files().path("preloaded")).unwrap();
+    wait_until("the second", || {
+        server.get("www", "/pid.php").text() != before
+    });
 }
