@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -24,6 +25,11 @@ impl Reactor {
             // What waits has woken nobody but us.
             if full && !self.sources.scoreboard.has_process_below(self.room / 8 * 7) {
                 self.suspend_for("no descriptor is left for a connection");
+                return;
+            }
+            // Whoever has room takes one after the other: those on their way are in nobody's count.
+            if full && self.channel_is(PollFlags::IN, &self.sources.handover.receive) {
+                self.suspend();
                 return;
             }
             if self.sources.scoreboard.connections() >= self.sources.limits.connections {
