@@ -545,10 +545,11 @@ impl Pool {
 
     /// What the program that replaces this one is to know.
     pub(super) fn hand_down(&self) -> io::Result<Handed> {
+        // Nobody will tell of those again that have been reaped: they would be waited for for ever.
         let generations = self
             .generations
             .iter()
-            .filter(|generation| !generation.is_gone());
+            .filter(|generation| generation.exit.is_none());
         let generations = generations.map(Generation::hand_down);
         Ok(Handed {
             name: self.config.name.clone(),
