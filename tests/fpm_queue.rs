@@ -240,3 +240,33 @@ fn without_a_limit_all_wait() {
         assert_eq!(answer(connection).text(), *name);
     }
 }
+
+#[test]
+fn refused_requests_are_in_the_access_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("access.log");
+    let pool = Pool::start(&format!(
+        "pm.queue_max = 1\naccess.log = {}\naccess.format = \"%m %r%Q%q %s\"\n",
+        log.display()
+    ));
+    let mut busy = pool.occupy("one");
+    let mut others: Vec<_> = ["two", "three", "four"]
+        .into_iter()
+        .map(|name| pool.send(name, ""))
+        .collect();
+    let lines = |status: &str| {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines = text.lines().filter(|line| line.ends_with(status));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    wait_until("two are refused", || lines(" 503").len() == 2);
+    for line in lines(" 503") {
+        assert!(line.starts_with("GET /a.php?name="), "{line}");
+    }
+    pool.release();
+    answer(&mut busy);
+    for connection in &mut others {
+        answer(connection);
+    }
+    wait_until("the others are there too", || lines(" 200").len() == 2);
+}

@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::log::{
     self, AccessLog, AccessRecord, AccessWriter, CpuTime, Level, PhpMessage, WorkerStderr,
 };
-use crate::request::{RequestEnd, RequestStart, StatusArrays};
+use crate::request::{RequestEnd, RequestStart, StatusArrays, Variables};
 use crate::scoreboard::{Moment, RequestInfo, Worker};
 use crate::status::Pages;
 
@@ -174,10 +174,7 @@ impl Account for &mut Books {
         }
         if let Some(access) = &mut self.access {
             let duration = now.since(self.accepted);
-            let seconds = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            let epoch = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+            let seconds = since_1970();
             access.writer.write(&AccessRecord {
                 client: client(output),
                 method: &access.method,
@@ -204,6 +201,46 @@ impl Account for &mut Books {
     fn status(&self) -> Option<StatusArrays> {
         Some(self.pages.php_status())
     }
+}
+
+/// Writes the line of a request that nobody runs: it was refused with a 503 after this time, or with FastCGI's FCGI_OVERLOADED.
+pub(super) fn log_refused(
+    writer: &mut AccessWriter,
+    variables: &Variables,
+    output: &Output,
+    waited: Duration,
+) {
+    let value = |name: &[u8]| variables.get(name).unwrap_or_default();
+    let length = std::str::from_utf8(value(b"CONTENT_LENGTH")).ok();
+    let now = since_1970();
+    writer.write(&AccessRecord {
+        client: client(output),
+        method: value(b"REQUEST_METHOD"),
+        uri: value(b"SCRIPT_NAME"),
+        query: value(b"QUERY_STRING"),
+        script: value(b"SCRIPT_FILENAME"),
+        user: &basic_user(value(b"HTTP_AUTHORIZATION")),
+        content_length: length
+            .and_then(|length| length.trim().parse().ok())
+            .unwrap_or(0),
+        status: 503,
+        variables,
+        headers: b"",
+        accepted: epoch(now.saturating_sub(waited)),
+        now: epoch(now),
+        duration: waited,
+        cpu: CpuTime::default(),
+        memory: 0,
+    });
+}
+
+fn since_1970() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+fn epoch(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Who is at the other end; nobody for a Unix socket.

@@ -153,6 +153,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
             undrained: Arc::clone(&undrained),
             limits: config.limits.clone(),
             queue_rules: queue_rules.clone(),
+            access_log: access_log.clone(),
             capacity: config.max_children,
             queue: queue.clone(),
             allowed: Arc::clone(&allowed),

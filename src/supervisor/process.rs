@@ -61,6 +61,11 @@ pub(crate) fn daemonize() -> io::Result<OwnedFd> {
             let mut byte = [0];
             let is_ready = io::Read::read(&mut reader, &mut byte).is_ok_and(|length| length == 1);
             let status = if is_ready { 0 } else { super::EXIT_SOFTWARE };
+            if !is_ready {
+                // It has said that to its log, which standard error was not any more.
+                let text = "the server did not start; its error log says why\n";
+                let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+            }
             // SAFETY: no condition; it does not return. Nothing of the child's may be undone here.
             unsafe { libc::_exit(status) }
         }

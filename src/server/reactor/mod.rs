@@ -31,7 +31,7 @@ use super::relay::Relay;
 use crate::config::Limits;
 use crate::descriptor::{high_fd, high_room};
 use crate::fastcgi::ProtocolStatus;
-use crate::log;
+use crate::log::{self, AccessLog, AccessWriter};
 use crate::scoreboard::{Scoreboard, Slot};
 
 mod clock;
@@ -87,6 +87,8 @@ pub(crate) struct Sources {
     pub(crate) limits: Limits,
     /// What becomes of requests that have to wait.
     pub(crate) queue_rules: QueueRules,
+    /// Where refused requests are written down, as others are.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     /// Who may connect.
     pub(crate) allowed: Arc<AllowedClients>,
     /// Requests that the pool runs at once.
@@ -124,6 +126,7 @@ pub(crate) struct Reactor {
     home: Arc<Home>,
     /// See [`set_running`](Self::set_running).
     runs: bool,
+    refusals: Option<AccessWriter>,
     /// A connection has had several requests open at once.
     multiplexed: bool,
     held: usize,
@@ -204,6 +207,10 @@ impl Reactor {
             ),
         ];
         let now = Instant::now();
+        let refusals = sources
+            .access_log
+            .as_ref()
+            .map(|log| AccessWriter::new(Arc::clone(log)));
         let home = Arc::new(Home::new(Arc::clone(&sources.wake)));
         Ok(Self {
             epoll,
@@ -218,6 +225,7 @@ impl Reactor {
             running: Vec::new(),
             home,
             runs: false,
+            refusals,
             multiplexed: false,
             held: 0,
             clocked: 0,

@@ -19,6 +19,7 @@ use crate::config::{PoolConfig, QueueAnswer};
 use crate::fastcgi::ProtocolStatus;
 use crate::log;
 use crate::scoreboard::Moment;
+use crate::server::books;
 use crate::server::handover::{self, Head};
 use crate::server::job::Job;
 
@@ -97,6 +98,10 @@ impl Reactor {
     }
 
     fn refuse_by_rule(&mut self, job: Job, line: impl FnOnce(u64) -> String) {
+        if let Some(writer) = &mut self.refusals {
+            let waited = job.ready.elapsed();
+            books::log_refused(writer, &job.variables, job.exchange.output(), waited);
+        }
         let rules = &self.sources.queue_rules;
         // All processes of the pool together say it once a second.
         if let Some(count) = self.sources.scoreboard.count_refused(Moment::now()) {
