@@ -378,3 +378,21 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// After an upgrade, the new program is handed what the old one has written down.
+    #[test]
+    fn neighbouring_versions_understand_each_other() {
+        let text =
+            r#"{"name": "www", "max_children": 3, "limits": {"queue": 5}, "of_later": {"x": 1}}"#;
+        let pool: PoolConfig = serde_json::from_str(text).unwrap();
+        assert_eq!((pool.name.as_str(), pool.max_children), ("www", 3));
+        assert_eq!(pool.limits.queue, 5);
+        assert_eq!(pool.limits.connections, Limits::default().connections);
+        assert_eq!(pool.limit_extensions, [".php", ".phar"]);
+    }
+}
