@@ -334,7 +334,7 @@ fn pool_without_memory_for_another_thread_goes_on_and_can_be_replaced() {
     server.php("sleep.php", "<?php usleep(500000); echo 'slept';");
     server.php(
         "read.php",
-        "<?php $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); fread($pair[0], 1);",
+        "<?php ini_set('default_socket_timeout', 600); $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); fread($pair[0], 1);",
     );
     assert_eq!(server.get("www", "/pid.php").status, 200);
     let [worker] = server.worker_pids()[..] else {

@@ -15,7 +15,7 @@ pub(crate) mod server;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that should be there at once. Generous: machines that test are slow and shared.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Repeats `condition` until it holds; panics with `what` if it does not within [`DEADLINE`].
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

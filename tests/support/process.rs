@@ -128,13 +128,13 @@ impl Drop for Process {
         if !self.has_exited() {
             self.signal(Signal::TERM);
         }
-        let ended = holds_within(Duration::from_secs(10), || self.has_exited());
+        let ended = holds_within(DEADLINE, || self.has_exited());
         if !ended {
             self.child.kill().unwrap();
             self.child.wait().unwrap();
         }
         let left = |process: &Identity| process.is_running();
-        let clean = holds_within(Duration::from_secs(5), || !before.iter().any(left));
+        let clean = holds_within(Duration::from_secs(20), || !before.iter().any(left));
         let leaked: Vec<Identity> = before.into_iter().filter(left).collect();
         for process in &leaked {
             kill(process.pid, Signal::KILL);

@@ -188,7 +188,7 @@ server!(
     |s| {
         s.php(
             "stuck.php",
-            "<?php $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); fread($pair[0], 1);",
+            "<?php ini_set('default_socket_timeout', 600); $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); fread($pair[0], 1);",
         );
         s.php(
             "post.php",
