@@ -3,5 +3,6 @@
 pub(crate) mod config;
 mod load;
 mod pm;
+mod refused_reload;
 mod reload;
 pub(crate) mod status;

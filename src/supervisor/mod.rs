@@ -13,6 +13,7 @@
 //! Whatever way it ends, socket files are gone afterwards: it removes them itself, and when it is killed, its pool
 //! processes do.
 
+mod error;
 mod faults;
 mod generation;
 pub(crate) mod limits;
@@ -26,33 +27,37 @@ mod pool;
 pub(crate) mod process;
 #[allow(unsafe_code)]
 pub(crate) mod reload;
+mod reloading;
 mod signals;
 #[allow(unsafe_code)]
 pub(crate) mod sockets;
 mod status_listener;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
 use tokio::sync::mpsc;
 
+pub(crate) use self::error::{EXIT_CONFIG, EXIT_SOFTWARE, SupervisorError};
+
 use self::faults::Faults;
 use self::generation::{Event, EventKind, EventSender};
 use self::listen_queue::ListenQueues;
-use self::messages::{FromPool, MessageError, ToPool};
+use self::messages::{FromPool, ToPool};
 use self::notify::Notifier;
 use self::pid_file::PidFile;
 use self::pool::{Parts, Pool, ProcessLimit};
 use self::process::{raise_descriptor_limit, reap};
-use self::reload::{Check, Handed, HandedDown, Program, WayBack};
+use self::reload::{Check, HandedDown, Program, WayBack};
+use self::reloading::ReloadWait;
 use self::signals::{Signal, Signals};
-use self::sockets::{Export, Inherited, SocketError, bind_pools};
+use self::sockets::{Inherited, bind_pools};
 use crate::config::{GlobalConfig, PoolConfig};
 use crate::log;
-use crate::zygote::{Identity, IdentityError};
+use crate::zygote::Identity;
 
 /// What the supervisor is to do.
 #[derive(Debug)]
@@ -83,73 +88,6 @@ pub(crate) fn run(launch: Launch) -> Result<(), SupervisorError> {
         .map_err(SupervisorError::Setup)?;
     runtime.block_on(supervise(launch))
 }
-
-/// Why the supervisor ended other than by a signal.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SupervisorError {
-    /// A listening socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// Nobody to run scripts as.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// An access log or slow log.
-    #[error(transparent)]
-    Log(#[from] log::AccessLogError),
-    /// The pid file.
-    #[error("Unable to create the PID file ({path}).: {}", log::Errno(source))]
-    PidFile {
-        /// Where it should be.
-        path: String,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A system call that should not fail.
-    #[error("the supervisor cannot start: {0}")]
-    Setup(#[source] io::Error),
-    /// The program could not be executed again.
-    #[error("the pool process cannot be started: {0}")]
-    Spawn(#[source] io::Error),
-    /// The pool process could not be told what to do.
-    #[error("the pool process cannot be started: {0}")]
-    Message(#[from] MessageError),
-    /// PHP or the worker processes did not start; nothing was served.
-    #[error("{0}")]
-    StartFailed(String),
-    /// The pool process ended before it was ready, without a word.
-    #[error("the pool process exited {0} before it was ready")]
-    DiedAtStart(String),
-}
-
-impl SupervisorError {
-    /// Whether it is about what is configured rather than about PHP: php-fpm says "FPM initialization failed" then.
-    pub(crate) fn is_initialization(&self) -> bool {
-        matches!(
-            self,
-            Self::Socket(_) | Self::Identity(_) | Self::Log(_) | Self::PidFile { .. }
-        )
-    }
-
-    /// The exit code that php-fpm has for it.
-    pub(crate) fn exit_code(&self) -> i32 {
-        match self {
-            Self::Socket(_)
-            | Self::Identity(_)
-            | Self::Log(_)
-            | Self::PidFile { .. }
-            | Self::StartFailed(_) => EXIT_CONFIG,
-            Self::Setup(_) | Self::Spawn(_) | Self::Message(_) | Self::DiedAtStart(_) => {
-                EXIT_SOFTWARE
-            }
-        }
-    }
-}
-
-/// FPM_EXIT_CONFIG.
-pub(crate) const EXIT_CONFIG: i32 = 78;
-
-/// FPM_EXIT_SOFTWARE.
-pub(crate) const EXIT_SOFTWARE: i32 = 70;
 
 async fn supervise(mut launch: Launch) -> Result<(), SupervisorError> {
     // First, so that no signal finds a socket file that nobody would remove.
@@ -233,14 +171,6 @@ struct Supervisor {
     notifier: Notifier,
     signals: Signals,
     events: mpsc::UnboundedReceiver<Event>,
-}
-
-/// A reload that comes too early.
-#[derive(Debug, Clone, Copy)]
-struct ReloadWait {
-    since: Instant,
-    /// When to look again.
-    look_at: Instant,
 }
 
 /// As php-fpm's fpm_process_ctl has it.
@@ -550,93 +480,6 @@ impl Supervisor {
         }
     }
 
-    /// Begins a reload with a check of the new configuration.
-    fn begin_reload(&mut self) {
-        if self.check.is_some() || !self.is_up {
-            self.reload_again = true;
-            return;
-        }
-        if self.is_reload_too_early() {
-            return;
-        }
-        log::notice(format_args!("Reloading in progress ..."));
-        match Check::start(&self.program) {
-            Ok(check) => {
-                self.check = Some(check);
-                self.notifier.reloading();
-            }
-            Err(error) => log::error(format_args!(
-                "{} cannot be executed to check the new configuration: {error}; the old one goes on serving",
-                self.program.path.display()
-            )),
-        }
-    }
-
-    /// Whether so many older generations still finish their requests that another reload would end one of them. Patience with
-    /// them has an end too.
-    fn is_reload_too_early(&mut self) -> bool {
-        let is_full = self.pools.iter().flatten().any(Pool::has_many_finishing);
-        if !is_full {
-            self.reload_waits = None;
-            return false;
-        }
-        let since = match self.reload_waits {
-            Some(wait) => wait.since,
-            None => {
-                log::notice(format_args!(
-                    "a reload waits for workers of earlier reloads that still finish their requests, {} seconds at most",
-                    RELOAD_PATIENCE.as_secs()
-                ));
-                Instant::now()
-            }
-        };
-        let waits = since.elapsed() < RELOAD_PATIENCE;
-        self.reload_waits = waits.then(|| ReloadWait {
-            since,
-            look_at: Instant::now() + RELOAD_GLANCE,
-        });
-        waits
-    }
-
-    fn end_check(&mut self, check: Check, exit: process::Exit) {
-        if !check.finish(exit) || self.state != State::Normal {
-            if self.state == State::Normal {
-                self.notifier.reload_failed();
-                // What was wrong may have been mended while we looked.
-                if std::mem::take(&mut self.reload_again) {
-                    self.begin_reload();
-                }
-            }
-            return;
-        }
-        if let Err(error) = self.execute_anew() {
-            log::error(format_args!(
-                "failed to reload: {} cannot be executed: {error}; the old program goes on serving",
-                self.program.path.display()
-            ));
-            self.notifier.reload_failed();
-        }
-    }
-
-    /// Returns only if it fails.
-    fn execute_anew(&mut self) -> io::Result<()> {
-        let pools = self.pools.iter().flatten();
-        let handed: Vec<Handed> = pools
-            .clone()
-            .map(Pool::hand_down)
-            .collect::<io::Result<_>>()?;
-        let sockets = pools
-            .filter_map(Pool::sockets)
-            .flat_map(|sockets| std::iter::once(&sockets.listen).chain(&sockets.status));
-        let export = Export::new(sockets)?;
-        Err(reload::execute(
-            &self.program,
-            &self.global,
-            &handed,
-            &export,
-        ))
-    }
-
     /// Waits a moment until what worker processes have said is in the log, so that it stands before what we say next.
     async fn flush_output(&mut self) -> Result<(), SupervisorError> {
         let pools = self.pools.iter().flatten();
@@ -702,10 +545,6 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// How often the listen queues are looked at, as php-fpm does.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a reload waits for workers of earlier ones, and how often it looks.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
-const RELOAD_GLANCE: Duration = Duration::from_millis(50);
 
 /// How long the supervisor waits for pool processes to log what their worker processes have said.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
