@@ -38,7 +38,6 @@ static void compile_with_options(void)
 	}
 }
 
-
 /* Nobody can be written to any more. If that is so because the request's time is over, the script is told the reason here: else
  * its first shutdown function would be. */
 static void connection_gone(void)
@@ -338,7 +337,7 @@ void fe_php_after_fork(unsigned int first_descriptor)
 }
 
 /* Takes away what Debian's libphp has and its php-fpm has not: the extension pcntl, and chroot(). Its functions stay in the table, as
-   disabled ones; scripts that ask whether the extension is there learn that it is not. */
+ * disabled ones; scripts that ask whether the extension is there learn that it is not. */
 void fe_php_disable_process_functions(void)
 {
 	zend_function *function;

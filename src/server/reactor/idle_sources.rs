@@ -1,6 +1,6 @@
 //! Where a reactor's connections come from: listeners, siblings, and what other threads of the process share.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -135,18 +135,7 @@ impl Reactor {
         }
         self.accepting = accept;
         for (listener, number) in self.sources.listeners.iter().zip(LISTENER..) {
-            let result = if accept {
-                let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-                epoll::add(&*self.epoll, listener, EventData::new_u64(number), flags)
-            } else {
-                epoll::delete(&*self.epoll, listener)
-            };
-            if let Err(error) = result {
-                log::error(format_args!(
-                    "[pool {}] epoll_ctl: {error}",
-                    self.sources.pool
-                ));
-            }
+            self.watch(accept, listener.as_fd(), number);
         }
     }
 
@@ -167,13 +156,17 @@ impl Reactor {
         }
     }
 
-    /// Puts something that others watch too into epoll, or takes it out.
-    pub(super) fn watch_shared(&self, watch: bool, token: u64) {
+    fn watch_shared(&self, watch: bool, token: u64) {
         let descriptor = match (token, &self.sources.queue) {
             (QUEUE, Some(queue)) => queue.as_fd(),
             (QUEUE, None) => return,
             _ => self.sources.handover.receive.as_fd(),
         };
+        self.watch(watch, descriptor, token);
+    }
+
+    /// Puts something that others watch too into epoll, or takes it out.
+    fn watch(&self, watch: bool, descriptor: BorrowedFd<'_>, token: u64) {
         let result = if watch {
             let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
             epoll::add(&*self.epoll, descriptor, EventData::new_u64(token), flags)
