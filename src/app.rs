@@ -118,7 +118,8 @@ fn start_php(config: &PoolConfig) -> Result<(StartedPhp, PhpFacts), String> {
 type StartedPhp = Arc<Engine>;
 
 /// Settings of a pool that only count when PHP starts (`php_admin_value[opcache.memory_consumption]`) come before those of
-/// the command line, unless the pool [starts plainly](PoolConfig::starts_plainly). Worker processes apply them all once more, with the rights that belong to them.
+/// the command line, unless the pool [starts plainly](PoolConfig::starts_plainly). Worker processes apply them all once more,
+/// with the rights that belong to them.
 fn startup_ini(config: &PoolConfig) -> IniConfig {
     let mut ini = config.ini.clone();
     if config.starts_plainly {

@@ -97,20 +97,24 @@ fn php_starts(config: &Config) -> bool {
             continue;
         }
         seen.push(wanted);
-        all_start &= php_starts_for(pool)
-            || !is_reload
-                && pool.has_admin_settings()
-                && {
-                    log::error(format_args!(
-                        "[pool {}] PHP does not start with the php_admin_value settings of this pool: it would start without them",
-                        pool.name
-                    ));
-                    let mut plain = pool.clone();
-                    plain.starts_plainly = true;
-                    php_starts_for(&plain)
-                };
+        all_start &= php_starts_for(pool) || !is_reload && php_starts_plainly_for(pool);
     }
     all_start
+}
+
+/// Without the settings that are the pool's own, if it has any.
+fn php_starts_plainly_for(pool: &PoolConfig) -> bool {
+    let Some(settings) = pool.admin_settings() else {
+        return false;
+    };
+    log::error(format_args!(
+        "[pool {}] PHP does not start with the php_admin_value settings of this pool, {settings}: it would start without them; correct \
+         them, or put them into php.ini",
+        pool.name
+    ));
+    let mut plain = pool.clone();
+    plain.starts_plainly = true;
+    php_starts_for(&plain)
 }
 
 /// PHP starts once in a process, so this is done in another one.
@@ -197,14 +201,14 @@ fn configure_anew(
         return (Ok(config), Messages::new());
     }
     let (config, messages) = load(options);
-    match config {
-        Err(error) if let Some(config) = old(handed) => {
-            handed.failure = Some(error.to_string());
-            handed.way_back = None;
-            (Ok(config), messages)
-        }
-        config => (config, messages),
+    if let Err(error) = &config
+        && let Some(config) = old(handed)
+    {
+        handed.failure = Some(error.to_string());
+        handed.way_back = None;
+        return (Ok(config), messages);
     }
+    (config, messages)
 }
 
 fn refuse(error: &config::InvalidConfig, messages: &Messages) -> ExitCode {

@@ -335,10 +335,14 @@ impl PoolConfig {
         }
     }
 
-    /// Whether it has settings of its own that PHP may see when it starts.
-    pub(crate) fn has_admin_settings(&self) -> bool {
-        let mut settings = self.ini_settings.iter();
-        settings.any(|setting| setting.mode == IniMode::Admin)
+    /// The names of its own settings that PHP may see when it starts, for a message; none if there are none.
+    pub(crate) fn admin_settings(&self) -> Option<String> {
+        let settings = self.ini_settings.iter();
+        let names: Vec<&str> = settings
+            .filter(|setting| setting.mode == IniMode::Admin)
+            .map(|setting| setting.name.as_str())
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 }
 

@@ -193,12 +193,15 @@ impl Pool {
             .failure
             .clone()
             .unwrap_or_else(|| exit.to_string());
-        let may_start_plainly = self.config.has_admin_settings() && !self.config.starts_plainly;
-        if !self.served && !self.is_reload && may_start_plainly {
+        let own = self.config.admin_settings();
+        if let Some(settings) = own.filter(|_| !self.config.starts_plainly)
+            && !self.served
+            && !self.is_reload
+        {
             // php-fpm's workers would take what can be set then, and pass over the rest.
             log::error(format_args!(
-                "[pool {name}] PHP does not start with the php_admin_value settings of this pool ({why}): it starts without them, and \
-                 they hold as far as they can be changed later"
+                "[pool {name}] PHP does not start with the php_admin_value settings of this pool, {settings} ({why}): it starts without \
+                 them, and they hold as far as they can be changed later; correct them, or put them into php.ini"
             ));
             self.config.starts_plainly = true;
             self.start_or_retry();
