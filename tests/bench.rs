@@ -142,6 +142,58 @@ server!(
         assert_eq!(scripts[1]["every"], 10);
         assert!(number(&scripts[1]["latency_us"]["min"]) >= 50_000.0);
         assert!(number(&scripts[0]["latency_us"]["min"]) < 50_000.0);
+        let longest = |value: &Value| number(&value["latency_us"]["max"]);
+        assert!(longest(&scripts[1]) >= 50_000.0, "{report:#}");
+        assert_eq!(
+            longest(&report),
+            longest(&scripts[0]).max(longest(&scripts[1]))
+        );
+    }
+);
+
+server!(
+    requests_that_later_ones_overtake_are_counted,
+    Server::builder().workers(2),
+    |s| {
+        s.php("a.php", HELLO);
+        s.php("sleep.php", "<?php sleep(1); echo 'slept';");
+        // One of two connections has a request for a second, the other one all later requests meanwhile.
+        let mix = format!("50:{}", path(&s, "sleep.php"));
+        let arguments = ["-c", "2", "-n", "90", "--mix", &mix, "--overtaken", "39"];
+        let (report, status) = load(&s, "a.php", &arguments);
+        expect_right(&report, status, 90);
+        let expected = serde_json::json!({"more_than": 39, "requests": 1, "most": 40});
+        assert_eq!(report["scripts"][1]["overtaken"], expected, "{report:#}");
+        assert_eq!(report["overtaken"]["more_than"], 39);
+        assert!(number(&report["overtaken"]["requests"]) >= 1.0);
+        assert!(number(&report["overtaken"]["most"]) >= 40.0);
+
+        let arguments = ["-c", "2", "-n", "90", "--mix", &mix, "--overtaken", "40"];
+        let (report, status) = load(&s, "a.php", &arguments);
+        expect_right(&report, status, 90);
+        let expected = serde_json::json!({"more_than": 40, "requests": 0, "most": 40});
+        assert_eq!(report["scripts"][1]["overtaken"], expected, "{report:#}");
+    }
+);
+
+server!(
+    one_connection_at_a_time_overtakes_none,
+    Server::builder().workers(2),
+    |s| {
+        s.php("a.php", HELLO);
+        for more in [&[][..], &["--no-keep-alive"]] {
+            let mut arguments = vec!["-c", "1", "-n", "200"];
+            arguments.extend(more);
+            let (report, status) = load(&s, "a.php", &arguments);
+            expect_right(&report, status, 200);
+            let expected = serde_json::json!({"more_than": 1, "requests": 0, "most": 0});
+            assert_eq!(report["overtaken"], expected);
+        }
+        // Failed requests are not in the order.
+        let arguments = ["-n", "50", "--expect-status", "404", "--overtaken", "0"];
+        let (report, status) = load(&s, "a.php", &arguments);
+        assert_eq!(status, Some(1));
+        assert_eq!(report["overtaken"]["most"], 0, "{report:#}");
     }
 );
 
@@ -308,6 +360,9 @@ server!(the_report_is_readable, |s| {
         "50 requests in ",
         " per second",
         "p99.9",
+        "max",
+        "overtaken  ",
+        " by more than 4 later requests (most: ",
         "errors     0",
         "CPU ",
         "PSS ",
@@ -340,6 +395,7 @@ fn nothing_to_connect_to_is_told_apart_from_errors() {
         &["/x.sock", "/a.php", "-n", "1", "-d", "1"],
         &["/x.sock", "/a.php", "--mix", "1:/b.php"],
         &["/x.sock", "/a.php", "--document-root", "/b"],
+        &["/x.sock", "/a.php", "--overtaken", "-1"],
         &["/x.sock", "/a.php", "--body-file", "/nonexistent"],
     ] {
         let output = bench(wrong);

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::answer::{Answer, AnswerError, Complete};
 use super::options::Plan;
+use super::order::Order;
 use super::progress::Progress;
 use super::socket::{self, Opened};
 use super::stats::{ErrorKind, Stats};
@@ -28,6 +29,7 @@ pub(super) struct Load<'a> {
     /// Connections that wait before their next attempt to connect, in order of time.
     resting: VecDeque<(Instant, usize)>,
     in_flight: usize,
+    order: Order,
     buffer: Vec<u8>,
     /// Length of each target's first good body.
     lengths: Vec<Option<u64>>,
@@ -60,6 +62,8 @@ struct InFlight {
     /// When it got its connection.
     taken: Instant,
     sent: usize,
+    /// Its place in the order of requests, once it is sent whole.
+    number: Option<u64>,
 }
 
 /// What is wrong with a request: what kind of error it is, and a text.
@@ -87,6 +91,7 @@ impl<'a> Load<'a> {
             free: (0..plan.connections).collect(),
             resting: VecDeque::new(),
             in_flight: 0,
+            order: Order::new(plan.connections),
             buffer: vec![0; 256 << 10],
             lengths: vec![None; plan.targets.len()],
         })
@@ -205,6 +210,7 @@ impl<'a> Load<'a> {
                 start
             },
             sent: 0,
+            number: None,
         });
         self.in_flight += 1;
         if connection.socket.is_some() {
@@ -257,6 +263,9 @@ impl<'a> Load<'a> {
                 request.sent += length;
                 stats.sent += length as u64;
                 let writing = request.sent < bytes.len();
+                if !writing && request.number.is_none() {
+                    request.number = Some(self.order.send());
+                }
                 if writing != connection.writing {
                     connection.writing = writing;
                     let data = EventData::new_u64(index as u64);
@@ -374,7 +383,8 @@ impl<'a> Load<'a> {
     fn finish(&mut self, index: usize, now: Instant, stats: &mut Stats) {
         let connection = &mut self.connections[index];
         if let Some(request) = connection.request.take() {
-            stats.answer(request.target, request.start, now);
+            let overtakings = request.number.map_or(0, |number| self.order.answer(number));
+            stats.answer(request.target, request.start, now, overtakings);
             self.in_flight -= 1;
         }
         if !connection.answer.stderr().is_empty() {
@@ -394,6 +404,9 @@ impl<'a> Load<'a> {
         connection.socket = None;
         if let Some(request) = connection.request.take() {
             stats.error(request.target, kind, Instant::now(), text);
+            if let Some(number) = request.number {
+                self.order.fail(number);
+            }
             self.in_flight -= 1;
         }
         if kind == ErrorKind::Connect {

@@ -8,7 +8,8 @@
 //! request.rs   a script → the bytes of its request       3. --pid: the server's figures before
 //! answer.rs    bytes → an answer's status and length     4. the load
 //! load.rs      the loop that makes requests              5. --pid: its figures after
-//! stats.rs     counts, errors, latencies                 6. are the idle connections still open?
+//! order.rs     how many requests overtake another one    6. are the idle connections still open?
+//! stats.rs     counts, errors, latencies
 //! processes.rs a server's processes, from /proc
 //! report.rs    the figures as text or JSON
 //! ```
@@ -21,6 +22,7 @@ mod answer;
 mod idle;
 mod load;
 mod options;
+mod order;
 mod processes;
 mod progress;
 mod report;

@@ -61,13 +61,22 @@ pub(crate) struct Options {
     /// Times are in microseconds (`_us`) or seconds, sizes in bytes; what was not measured is null. Its fields: address,
     /// connections, keep_alive, rate, requests (failed ones included), seconds, requests_per_second (right answers),
     /// sent_bytes, received_bytes, errors {total, kinds {KIND: count}, first {KIND: text}}, latency_us {min, mean, p50, p90,
-    /// p95, p99, p99_9, max}, scripts [{script, every, answers, errors, latency_us}], error_stream, error_stream_first,
-    /// reconnects, idle {connections, closed, server_descriptors, pss_bytes_per_connection}, server {cpu_us_per_request,
+    /// p95, p99, p99_9, max}, overtaken {more_than, requests, most}, scripts [{script, every, answers, errors, latency_us,
+    /// overtaken}], error_stream, error_stream_first, reconnects, idle {connections, closed, server_descriptors, pss_bytes_per_connection}, server {cpu_us_per_request,
     /// cpu_us, pss_bytes_before, pss_bytes_after, threads, descriptors_before, descriptors_after, ended_processes,
     /// new_processes, processes [{pid, command, cpu_us, threads, pss_bytes_*, descriptors_*}]}. Kinds of errors are connect,
     /// closed, timeout, status, length, refused, protocol and not_sent.
     #[arg(long, help_heading = "Report")]
     pub(super) json: bool,
+    /// Count the requests that more than N later ones overtook [default: the number of connections].
+    ///
+    /// A request is overtaken by another one that was sent whole later and answered completely earlier, whatever the scripts of
+    /// the two; requests that fail do not count. The report has the number of such requests and the most overtakings of one
+    /// request, with --mix also for each script. A server that starts requests in the order in which they come lets about as
+    /// many overtake one as it has workers: give that number, or a small multiple, to see whether it does. With the default,
+    /// the requests are counted for which at least one connection had two answers meanwhile.
+    #[arg(long, value_name = "N", help_heading = "Report")]
+    overtaken: Option<u64>,
     /// Report the CPU time, memory (PSS), threads and descriptors of this process and all its descendants.
     #[arg(short, long, value_name = "PID", help_heading = "Report", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
@@ -160,6 +169,8 @@ pub(super) struct Plan {
     pub(super) expect_status: Option<u16>,
     pub(super) any_length: bool,
     pub(super) pid: Option<i32>,
+    /// Requests with more overtakings than this are counted.
+    pub(super) overtaken: u64,
 }
 
 impl Options {
@@ -217,6 +228,7 @@ impl Options {
             expect_status: self.answer.expect_status,
             any_length: self.answer.any_length,
             pid: self.pid,
+            overtaken: self.overtaken.unwrap_or_else(|| self.connections.into()),
         })
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::options::Plan;
 use super::processes::Snapshot;
-use super::stats::Stats;
+use super::stats::{Overtaken, Stats};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -34,6 +34,7 @@ pub(super) struct Report {
     errors: ErrorReport,
     /// Of all right answers.
     latency_us: Latency,
+    overtaken: OvertakenReport,
     /// The script first, then those of `--mix` in their order.
     scripts: Vec<ScriptReport>,
     /// Answers that came with something on FastCGI's error stream; not counted as errors.
@@ -65,6 +66,18 @@ struct ScriptReport {
     answers: u64,
     errors: u64,
     latency_us: Latency,
+    overtaken: OvertakenReport,
+}
+
+/// Right answers to requests that later requests overtook: those were sent later and answered earlier.
+#[derive(Debug, Serialize)]
+struct OvertakenReport {
+    /// The limit of `--overtaken`.
+    more_than: u64,
+    /// Requests that more later ones than that overtook.
+    requests: u64,
+    /// The most overtakings of one request.
+    most: u64,
 }
 
 /// Time from sending a request (with `--rate` from when it was due) to the end of its answer; of no answers all are 0.
@@ -139,6 +152,7 @@ impl Report {
             answers: counts.latency.len(),
             errors: counts.errors,
             latency_us: Latency::of(&counts.latency),
+            overtaken: OvertakenReport::new(plan, counts.overtaken),
         });
         let seconds = elapsed.as_secs_f64();
         let per_second = if seconds > 0.0 {
@@ -170,6 +184,7 @@ impl Report {
                     .collect(),
             },
             latency_us: Latency::of(&stats.latency()),
+            overtaken: OvertakenReport::new(plan, stats.overtaken()),
             scripts: scripts.collect(),
             error_stream: stats.stderr,
             error_stream_first: (stats.stderr > 0).then(|| stats.first_stderr.clone()),
@@ -215,6 +230,7 @@ impl Report {
         let _ = writeln!(out);
         self.write_latencies(&mut out);
         let _ = writeln!(out);
+        let _ = writeln!(out, "overtaken  {}", self.overtaken.text());
         self.write_errors(&mut out);
         if let Some(idle) = &self.idle {
             idle.write(&mut out);
@@ -246,11 +262,12 @@ impl Report {
             for (number, script) in self.scripts.iter().enumerate() {
                 let _ = writeln!(
                     out,
-                    "script {} is {}: {} answers, {} errors",
+                    "script {} is {}: {} answers, {} errors, {} overtaken",
                     number + 1,
                     script.script,
                     HumanCount(script.answers),
-                    HumanCount(script.errors)
+                    HumanCount(script.errors),
+                    script.overtaken.text()
                 );
             }
         }
@@ -276,6 +293,25 @@ impl Report {
                 "the server closed {count} connections between two requests"
             );
         }
+    }
+}
+
+impl OvertakenReport {
+    fn new(plan: &Plan, overtaken: Overtaken) -> Self {
+        Self {
+            more_than: plan.overtaken,
+            requests: overtaken.requests,
+            most: overtaken.most,
+        }
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{} by more than {} later requests (most: {})",
+            HumanCount(self.requests),
+            HumanCount(self.more_than),
+            HumanCount(self.most)
+        )
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Stats {
     pub(super) received: u64,
     /// Kept-alive connections that the server closed between two requests.
     pub(super) reconnects: u64,
+    /// More overtakings of a request than this are counted.
+    overtaken_by: u64,
     last: Option<Instant>,
 }
 
@@ -28,6 +30,16 @@ pub(super) struct TargetStats {
     /// Latencies of right answers, in nanoseconds.
     pub(super) latency: Histogram<u64>,
     pub(super) errors: u64,
+    pub(super) overtaken: Overtaken,
+}
+
+/// Requests with right answers that later ones overtook.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Overtaken {
+    /// Those with more overtakings than the limit.
+    pub(super) requests: u64,
+    /// The most overtakings of one request.
+    pub(super) most: u64,
 }
 
 /// Errors of one kind.
@@ -85,14 +97,18 @@ impl Stats {
             sent: 0,
             received: 0,
             reconnects: 0,
+            overtaken_by: plan.overtaken,
             last: None,
         }
     }
 
-    /// A right answer at `now` to a request that began at `start`.
-    pub(super) fn answer(&mut self, target: usize, start: Instant, now: Instant) {
+    /// A right answer at `now` to a request that began at `start` and was overtaken by so many later ones.
+    pub(super) fn answer(&mut self, target: usize, start: Instant, now: Instant, overtakings: u64) {
         let latency = u64::try_from((now - start).as_nanos()).unwrap_or(u64::MAX);
-        self.targets[target].latency.saturating_record(latency);
+        let counts = &mut self.targets[target];
+        counts.latency.saturating_record(latency);
+        counts.overtaken.requests += u64::from(overtakings > self.overtaken_by);
+        counts.overtaken.most = counts.overtaken.most.max(overtakings);
         self.last = Some(now);
     }
 
@@ -130,6 +146,15 @@ impl Stats {
         self.targets.iter().map(|target| target.errors).sum()
     }
 
+    /// Overtakings of the requests for all scripts.
+    pub(super) fn overtaken(&self) -> Overtaken {
+        let counts = || self.targets.iter().map(|target| target.overtaken);
+        Overtaken {
+            requests: counts().map(|overtaken| overtaken.requests).sum(),
+            most: counts().map(|overtaken| overtaken.most).max().unwrap_or(0),
+        }
+    }
+
     /// Time from `start` to the last answer.
     pub(super) fn elapsed(&self, start: Instant) -> Duration {
         self.last.map_or(Duration::ZERO, |last| last - start)
@@ -151,6 +176,7 @@ impl TargetStats {
         Self {
             latency: empty(),
             errors: 0,
+            overtaken: Overtaken::default(),
         }
     }
 }
