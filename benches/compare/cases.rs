@@ -7,6 +7,7 @@ use crate::rounds::{Row, take_turns};
 use crate::scripts::Scripts;
 use crate::special;
 use crate::support::php;
+use crate::through_nginx;
 
 /// One case: some rows of the table.
 #[derive(Debug)]
@@ -265,7 +266,7 @@ impl Case {
         match self.kind {
             Kind::Load(load) => Ok(load.measure(scripts, options)),
             Kind::Idle => special::idle(scripts, options),
-            Kind::Nginx(script) => special::nginx(scripts, script, options),
+            Kind::Nginx(script) => through_nginx::nginx(scripts, script, options),
             Kind::WorkConserving => special::work_conserving(scripts, options),
             Kind::Memory => special::memory(scripts, options),
         }

@@ -34,6 +34,7 @@ mod scripts;
 mod soak;
 mod special;
 mod table;
+mod through_nginx;
 
 #[path = "../../tests/support/mod.rs"]
 #[allow(unused_macros)]
