@@ -15,7 +15,7 @@ SERVE=("${BUILD[@]}" php-fpm php-apcu php-curl php-gd php-intl php-mbstring php-
 TEST=("${SERVE[@]}" apache2 caddy haproxy lighttpd mediawiki
       php-igbinary php-imagick php-redis php-xdebug python3-prometheus-client shellcheck)
 # ... and what the comparison with php-fpm makes load with.
-BENCH=("${TEST[@]}" wrk)
+BENCH=("${TEST[@]}" wrk php-symfony-framework-bundle)
 # What php-fpm's own tests need: the stock php-fpm and its CLI, and programs that the tests or scripts/conformance.sh call.
 CONFORMANCE=("${BUILD[@]}" php-fpm acl iproute2 libxml2-dev procps util-linux xz-utils debian-archive-keyring)
 # What scripts/fuzz.sh compiles libFuzzer with.

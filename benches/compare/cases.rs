@@ -1,18 +1,19 @@
 //! What is measured, and what it is to reach.
 
 use crate::contestants::{FOUR_WORKERS, Setup};
+use crate::fairness::{self, Pages};
 use crate::load::{Sample, bench, sample};
 use crate::options::Options;
 use crate::rounds::{Row, take_turns};
 use crate::scripts::Scripts;
 use crate::special;
 use crate::support::php;
-use crate::through_nginx;
+use crate::through_nginx::{self, Front, Target};
 
 /// One case: some rows of the table.
 #[derive(Debug)]
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) goals: &'static [Goal],
 }
@@ -24,9 +25,13 @@ pub(crate) enum Kind {
     /// hello beside idle connections.
     Idle,
     /// Through nginx, by wrk.
-    Nginx(&'static str),
+    Nginx(Front),
     /// Slow requests among fast ones, at a fixed rate.
     WorkConserving,
+    /// A mixed page, over so many connections.
+    Pages(Pages),
+    /// Slow requests among mixed pages, at a fixed rate.
+    PageMix,
     /// Memory of many workers.
     Memory,
 }
@@ -39,7 +44,7 @@ pub(crate) struct Load {
     body: Option<(&'static str, &'static str)>,
     tcp: bool,
     keep_alive: bool,
-    /// fe-php with 64 connections too.
+    /// fe-php, and other builds of it, with 64 connections too.
     wide: bool,
     /// Requests per second over one connection, instead of as many as possible.
     paced: Option<u32>,
@@ -48,7 +53,7 @@ pub(crate) struct Load {
 }
 
 /// What fe-php's figure is to be.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Goal {
     pub(crate) what: Figure,
     nts: f64,
@@ -59,9 +64,14 @@ pub(crate) struct Goal {
 pub(crate) enum Figure {
     /// CPU per request, by that of the first row.
     CpuRatio,
-    /// Throughput, by that of the first row; the only one that is to be high.
+    /// Throughput, by that of the first row. This and the next are to be high, all others low.
     RateRatio,
+    /// Processors that the server keeps busy.
+    BusyRatio,
     P99Ratio,
+    /// Divided by the ratio of CPU per request.
+    P99ByCpuRatio,
+    LongestByCpuRatio,
     PssRatio,
     P50Micros,
     P95Micros,
@@ -69,7 +79,7 @@ pub(crate) enum Figure {
 }
 
 impl Goal {
-    const fn new(what: Figure, bound: f64) -> Self {
+    pub(crate) const fn new(what: Figure, bound: f64) -> Self {
         Self {
             what,
             nts: bound,
@@ -96,13 +106,17 @@ const HELLO: Load = Load {
 
 /// All cases, in the order of the report.
 pub(crate) fn all() -> Vec<Case> {
-    let load = |name, load, goals| Case {
-        name,
+    let load = |name: &str, load, goals| Case {
+        name: name.to_owned(),
         kind: Kind::Load(load),
         goals,
     };
-    let other = |name, kind, goals| Case { name, kind, goals };
-    vec![
+    let other = |name: &str, kind, goals| Case {
+        name: name.to_owned(),
+        kind,
+        goals,
+    };
+    let mut cases = vec![
         load(
             "hello, kept alive",
             Load {
@@ -120,6 +134,7 @@ pub(crate) fn all() -> Vec<Case> {
             "hello, a connection per request",
             Load {
                 keep_alive: false,
+                wide: true,
                 ..HELLO
             },
             &const {
@@ -240,8 +255,16 @@ pub(crate) fn all() -> Vec<Case> {
                 ]
             },
         ),
-        other("hello through nginx", Kind::Nginx("hello.php"), &[]),
-        other("50 KB page through nginx", Kind::Nginx("page.php"), &[]),
+        other(
+            "hello through nginx",
+            Kind::Nginx(Front::four_clients(Target::Script("hello.php"))),
+            &[],
+        ),
+        other(
+            "50 KB page through nginx",
+            Kind::Nginx(Front::four_clients(Target::Script("page.php"))),
+            &[],
+        ),
         other(
             "100 a second, one in 20 sleeps 200 ms",
             Kind::WorkConserving,
@@ -258,7 +281,20 @@ pub(crate) fn all() -> Vec<Case> {
                 }]
             },
         ),
-    ]
+    ];
+    cases.extend(fairness::cases());
+    cases
+}
+
+impl Kind {
+    /// Whether it shows who waits for whom: then the table has *busy* and the longest request.
+    pub(crate) fn is_fairness(&self) -> bool {
+        match self {
+            Self::Pages(_) | Self::PageMix => true,
+            Self::Nginx(front) => front.is_fairness(),
+            Self::Load(_) | Self::Idle | Self::WorkConserving | Self::Memory => false,
+        }
+    }
 }
 
 impl Case {
@@ -266,8 +302,10 @@ impl Case {
         match self.kind {
             Kind::Load(load) => Ok(load.measure(scripts, options)),
             Kind::Idle => special::idle(scripts, options),
-            Kind::Nginx(script) => through_nginx::nginx(scripts, script, options),
+            Kind::Nginx(front) => through_nginx::measure(front, scripts, options),
             Kind::WorkConserving => special::work_conserving(scripts, options),
+            Kind::Pages(pages) => Ok(pages.measure(scripts, options)),
+            Kind::PageMix => fairness::page_mix(scripts, options),
             Kind::Memory => special::memory(scripts, options),
         }
     }
@@ -285,22 +323,24 @@ impl Load {
         let connections = if self.paced.is_some() { 1 } else { 4 };
         let (script, arguments) = self.arguments(scripts, options);
         let mut rows = Vec::new();
-        let mut left = options.rounds(self.rounds);
+        let rounds = options.rounds(self.rounds);
+        let mut done = 0;
         // Where a process's code and data happen to lie in memory makes it some percent faster or slower for all its life:
         // so everybody starts anew after a few rounds.
-        while left > 0 {
+        while done < rounds {
             let servers = setup.all(scripts.root(), options);
             // Places of servers, and connections; the first row is php-fpm.
             let mut runs: Vec<(usize, u32)> = (0..servers.len())
                 .map(|server| (server, connections))
                 .collect();
             if self.wide {
-                runs.push((1, 64));
+                runs.extend((1..servers.len()).map(|server| (server, 64)));
             }
             if rows.is_empty() {
                 rows.extend(servers.iter().map(|server| Row::new(&server.name)));
                 if self.wide {
-                    rows.push(Row::new("fe-php, 64 connections"));
+                    let wide = servers[1..].iter().map(|server| &server.name);
+                    rows.extend(wide.map(|name| Row::new(&format!("{name}, 64 connections"))));
                 }
             }
             let measure = |index: usize, more: &[&str]| -> Result<Sample, String> {
@@ -320,11 +360,11 @@ impl Load {
                     row.samples.clear();
                 }
             }
-            let rounds = left.min(ROUNDS_PER_START);
-            take_turns(&mut rows, rounds, |index| {
+            let next = rounds.min(done + ROUNDS_PER_START);
+            take_turns(&mut rows, done..next, |index| {
                 measure(index, &["--warm-up", "16"])
             });
-            left -= rounds;
+            done = next;
         }
         rows
     }

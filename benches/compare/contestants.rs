@@ -42,6 +42,8 @@ pub(crate) const FOUR_WORKERS: Setup = Setup {
     tcp: false,
 };
 
+const PHP_FPM: &str = "php-fpm";
+
 /// php.ini; the extensions are those that the machine has.
 const INI: [&str; 4] = [
     "opcache.enable=1",
@@ -63,7 +65,7 @@ impl Setup {
     /// Stock php-fpm.
     pub(crate) fn php_fpm(self, root: &Path) -> Contestant {
         let program = php::fpm().expect("`make bench` finds php-fpm");
-        self.by_configuration("php-fpm", Command::new(program), root)
+        self.by_configuration(PHP_FPM, Command::new(program), root)
     }
 
     /// A server that takes php-fpm's options and configuration.
@@ -128,6 +130,10 @@ impl Setup {
 }
 
 impl Contestant {
+    pub(crate) fn is_php_fpm(&self) -> bool {
+        self.name == PHP_FPM
+    }
+
     /// The address as `fe-php bench` takes it.
     pub(crate) fn address_text(&self) -> String {
         match &self.address {

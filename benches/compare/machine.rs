@@ -36,7 +36,7 @@ pub(crate) fn describe(options: &Options) -> String {
 Four workers each, the same php.ini and extensions, OPcache on, a Unix socket unless TCP is named, four connections from
 one thread of `fe-php bench` on the same machine. CPU is that of the server's process tree for each request; figures are
 medians over interleaved rounds. A ratio is the row's figure divided by that of the case's first row, as the median of
-the ratios within a round. \"busy\" is the number of processes that did a tenth of the work or more.
+the ratios within a round. Processes \"at work\" are those that did a tenth of the work or more.
 ",
         php = php_name(),
         model = field("/proc/cpuinfo", "model name"),

@@ -3,7 +3,9 @@
 //! ```text
 //! make bench                                     # all cases with Debian's PHP; also bench-zts, bench-nts84
 //! make bench ARGS='--only hello --rounds 15'     # some of them; --quick: fewer and shorter rounds
+//! make bench ARGS='--fairness --quick'           # those that show who waits for whom, in less than 12 minutes
 //! make bench ARGS='old=/path/to/another/fe-php'  # another build of fe-php beside this one
+//! make bench ARGS='--before /path/to/fe-php'     # likewise; and CPU per request must not be 3 % worse than its
 //! make soak                                      # a million requests: does memory or do descriptors grow?
 //! ```
 //!
@@ -13,7 +15,7 @@
 //! take turns, each is first as often as last, so that what else the machine does hits all alike. Figures are medians
 //! over the rounds, ratios medians of the ratios within a round. CPU is that of the server's whole process tree, from
 //! its CPU clocks. Throughput and latency depend on the load generator, which shares the processors: look at CPU
-//! first. The report also goes to `benches/results/`, if all cases ran.
+//! first. The cases of `fairness.rs` load all servers alike, php-fpm with a connection for each request. The report also goes to `benches/results/`, if all cases ran.
 
 #![allow(
     clippy::unwrap_used, // as in tests, whose servers these are
@@ -23,6 +25,7 @@
 
 mod cases;
 mod contestants;
+mod fairness;
 mod load;
 mod machine;
 mod options;
@@ -61,7 +64,7 @@ use std::process::ExitCode;
 use cases::Case;
 use options::{Mode, Options};
 use scripts::Scripts;
-use table::Table;
+use table::Tables;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -86,9 +89,10 @@ fn compare(options: &Options) -> Result<(), String> {
     let cases: Vec<Case> = cases::all()
         .into_iter()
         .filter(|case| case.name.contains(&options.only))
+        .filter(|case| case.kind.is_fairness() || !options.fairness)
         .collect();
     if cases.is_empty() {
-        let names: Vec<&str> = cases::all().iter().map(|case| case.name).collect();
+        let names: Vec<String> = cases::all().into_iter().map(|case| case.name).collect();
         return Err(format!(
             "no case is called {:?}; there are: {}",
             options.only,
@@ -97,15 +101,15 @@ fn compare(options: &Options) -> Result<(), String> {
     }
     let scripts = Scripts::write();
     contestants::same_php(&scripts, options)?;
-    let mut table = Table::default();
+    let mut table = Tables::default();
     let mut failed = Vec::new();
     for case in &cases {
         eprintln!("{} ...", case.name);
         match case.measure(&scripts, options) {
-            Ok(rows) => table.add(case, rows),
+            Ok(rows) => table.add(case, &rows),
             Err(error) => {
                 eprintln!("{}: {error}", case.name);
-                failed.push(case.name);
+                failed.push(case.name.as_str());
             }
         }
     }

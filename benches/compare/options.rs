@@ -22,6 +22,8 @@ pub(crate) struct Options {
     /// Part of the names of the cases to run.
     pub(crate) only: String,
     pub(crate) quick: bool,
+    /// Only the cases of `fairness.rs`.
+    pub(crate) fairness: bool,
     /// Other builds of fe-php.
     pub(crate) others: Vec<(String, PathBuf)>,
     markdown: Option<PathBuf>,
@@ -29,7 +31,11 @@ pub(crate) struct Options {
     pub(crate) requests: u64,
 }
 
-const USAGE: &str = "--rounds N, --only CASE, --quick, --logged, --markdown FILE, NAME=/path/to/fe-php; or soak [--requests N]";
+/// The name of the build that `--before` names, which must not be better than this one.
+pub(crate) const BEFORE: &str = "fe-php before";
+
+const USAGE: &str = "--rounds N, --only CASE, --fairness, --quick, --logged, --markdown FILE, \
+    --before /path/to/fe-php, NAME=/path/to/fe-php; or soak [--requests N]";
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
@@ -38,6 +44,7 @@ impl Options {
             rounds: None,
             only: String::new(),
             quick: false,
+            fairness: false,
             others: Vec::new(),
             markdown: None,
             requests: 1_000_000,
@@ -65,6 +72,11 @@ impl Options {
                 "--requests" => options.requests = number(value()?)?,
                 "--only" => options.only.clone_from(value()?),
                 "--quick" => options.quick = true,
+                "--fairness" => options.fairness = true,
+                "--before" => {
+                    let program = value()?.into();
+                    options.others.push((BEFORE.to_owned(), program));
+                }
                 "--logged" => LOGGED.store(true, Ordering::Relaxed),
                 "--markdown" => options.markdown = Some(value()?.into()),
                 other => match other.split_once('=') {
@@ -80,7 +92,13 @@ impl Options {
 
     /// How many rounds make a row, where `usual` would be enough.
     pub(crate) fn rounds(&self, usual: usize) -> usize {
-        self.rounds.unwrap_or(if self.quick { 2 } else { usual })
+        self.rounds_of(2, usual)
+    }
+
+    /// ... and `quick` ones with `--quick`.
+    pub(crate) fn rounds_of(&self, quick: usize, usual: usize) -> usize {
+        self.rounds
+            .unwrap_or(if self.quick { quick } else { usual })
     }
 
     /// How long a round lasts, in seconds.
@@ -94,8 +112,11 @@ impl Options {
             return self.markdown.clone();
         }
         let kind = if php::is_zts() { "zts" } else { "nts" };
-        let all =
-            complete && self.only.is_empty() && !self.quick && !LOGGED.load(Ordering::Relaxed);
+        let all = complete
+            && self.only.is_empty()
+            && !self.fairness
+            && !self.quick
+            && !LOGGED.load(Ordering::Relaxed);
         all.then(|| {
             PathBuf::from(env!("CARGO_MANIFEST_DIR"))
                 .join(format!("benches/results/{}-{kind}.md", php::version()))

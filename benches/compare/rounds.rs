@@ -1,5 +1,7 @@
 //! Servers take turns; what they did becomes a row of the table.
 
+use std::ops::Range;
+
 use crate::load::Sample;
 
 /// One line of the table.
@@ -24,15 +26,15 @@ impl Row {
     }
 }
 
-/// `rounds` rounds for each row, whose samples `measure` takes by the row's place. A row that fails has a note and no
-/// samples, and the others go on.
+/// Rounds with these numbers for each row, whose samples `measure` takes by the row's place. A row that fails has a note
+/// and no samples, and the others go on.
 pub(crate) fn take_turns(
     rows: &mut [Row],
-    rounds: usize,
+    rounds: Range<usize>,
     mut measure: impl FnMut(usize) -> Result<Sample, String>,
 ) {
     let count = rows.len();
-    for round in 0..rounds {
+    for round in rounds {
         for turn in 0..count {
             // Everybody is first, second, … equally often.
             let place = (turn + round) % count;

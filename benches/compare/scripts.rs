@@ -49,6 +49,46 @@ echo $s;",
     ),
 ];
 
+/// Objects, a sort, patterns, JSON and a hash: what pages are made of. A fixed amount of work, in PARTS parts.
+const MIXED: &str = r#"<?php
+final class Entry
+{
+    public function __construct(public int $id, public string $name, public array $tags, public int $weight) {}
+    public function link(): string { return "/entry/{$this->id}/" . strtolower($this->name); }
+}
+function part(int $seed): string
+{
+    $entries = [];
+    for ($i = 0; $i < 12; $i++) {
+        $seed = ($seed * 1103515245 + 12345) & 0x7fffffff;
+        $entries[] = new Entry($i, "Entry-$seed", ['a' . $seed % 7, 'b' . $seed % 11], $seed % 1000);
+    }
+    usort($entries, fn (Entry $a, Entry $b): int => $a->weight <=> $b->weight ?: $a->id <=> $b->id);
+    $text = '';
+    foreach ($entries as $entry) {
+        $text .= '<a href="' . htmlspecialchars($entry->link()) . '">' . implode(' & ', $entry->tags) . "</a>\n";
+    }
+    $text = preg_replace_callback('/entry-(\d+)/', fn (array $found): string => 'e' . dechex((int) $found[1]), $text);
+    preg_match_all('/href="([^"]+)"/', $text, $links);
+    $again = json_decode(json_encode(['entries' => $entries, 'links' => $links[1]]), true);
+    return md5($text . count($again['links']) . $again['entries'][0]['weight']);
+}
+$sum = '';
+for ($i = 1; $i <= PARTS; $i++) { $sum = part($i * 7919 + ord($sum[0] ?? 'x')); }
+echo $sum, "\n", str_repeat("A line of the page that is the same each time.\n", 100);
+"#;
+
+/// The mixed pages by the milliseconds of CPU that they take, about, on a processor of 2024; and their parts.
+const MIXED_PAGES: [(&str, u32); 4] = [
+    ("mixed-0.25.php", 6),
+    ("mixed-1.php", 40),
+    ("mixed-2.4.php", 102),
+    ("mixed-10.php", 420),
+];
+
+/// A small application; it writes a cache beside itself.
+const SYMFONY: &str = include_str!("symfony/index.php");
+
 impl Scripts {
     /// Writes all but the MediaWiki, which is made when it is asked for.
     pub(crate) fn write() -> Self {
@@ -56,6 +96,13 @@ impl Scripts {
         for (name, source) in SCRIPTS {
             fs::write(directory.path().join(name), source).unwrap();
         }
+        for (name, parts) in MIXED_PAGES {
+            let source = MIXED.replace("PARTS", &parts.to_string());
+            fs::write(directory.path().join(name), source).unwrap();
+        }
+        let symfony = directory.path().join("symfony");
+        fs::create_dir(&symfony).unwrap();
+        fs::write(symfony.join("index.php"), SYMFONY).unwrap();
         fs::write(directory.path().join("form.body"), form()).unwrap();
         fs::write(directory.path().join("json.body"), json()).unwrap();
         Self {
@@ -74,15 +121,20 @@ impl Scripts {
         self.root().join(name).to_str().unwrap().to_owned()
     }
 
-    /// MediaWiki's script, and what `fe-php bench` needs for its front page.
-    pub(crate) fn wiki(&self) -> (String, Vec<String>) {
+    /// MediaWiki's LocalSettings.php.
+    pub(crate) fn wiki_settings(&self) -> &Path {
         let (_, settings) = self.wiki.get_or_init(|| {
             eprintln!("  installing MediaWiki");
             let directory = mediawiki::directory();
             let settings = mediawiki::set_up(&directory);
             (directory, settings)
         });
-        let variable = format!("MW_CONFIG_FILE={}", settings.display());
+        settings
+    }
+
+    /// MediaWiki's script, and what `fe-php bench` needs for its front page.
+    pub(crate) fn wiki(&self) -> (String, Vec<String>) {
+        let variable = format!("MW_CONFIG_FILE={}", self.wiki_settings().display());
         // A page says how long it took, and so has no fixed length.
         let arguments = [
             "--query",

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use crate::contestants::{Contestant, FOUR_WORKERS, Setup};
-use crate::load::{Sample, bench, errors, sample};
+use crate::load::{Sample, bench, errors, figures, sample};
 use crate::options::Options;
 use crate::rounds::{Row, take_turns};
 use crate::scripts::Scripts;
 
-fn owned(arguments: &[&str]) -> Vec<String> {
+pub(crate) fn owned(arguments: &[&str]) -> Vec<String> {
     arguments
         .iter()
         .map(|&argument| argument.to_owned())
@@ -32,7 +32,7 @@ pub(crate) fn idle(scripts: &Scripts, options: &Options) -> Result<Vec<Row>, Str
         }
     }
     let seconds = options.seconds(0.8).to_string();
-    take_turns(&mut rows, options.rounds(5), |index| {
+    take_turns(&mut rows, 0..options.rounds(5), |index| {
         let (place, count) = runs[index];
         let mut arguments = owned(&["-d", &seconds, "--warm-up", "500"]);
         if count != "0" {
@@ -67,16 +67,7 @@ pub(crate) fn work_conserving(scripts: &Scripts, options: &Options) -> Result<Ve
         let mut arguments = owned(&["--rate", "100", "-c", "64", "--mix", &mix]);
         arguments.extend(owned(more));
         let report = bench(server, &script, &arguments)?;
-        let latency = &report["scripts"][0]["latency_us"];
-        let sample = Sample {
-            cpu: report["server"]["cpu_us_per_request"].as_f64(),
-            rate: report["requests_per_second"].as_f64(),
-            p50: latency["p50"].as_f64(),
-            p95: latency["p95"].as_f64(),
-            p99: latency["p99"].as_f64(),
-            ..Sample::default()
-        };
-        Ok((sample, report))
+        Ok((figures(&report, &report["scripts"][0]), report))
     };
     let mut rows = Vec::new();
     for server in &servers[1..] {
