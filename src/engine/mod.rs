@@ -272,6 +272,45 @@ pub(crate) fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), ptr::null_mut()) };
 }
 
+/// Asks the scheduler to let the current thread run soon after it has been woken, before threads that compute: it has little to do
+/// each time. (A time slice of its own, which Linux has since 6.12; where it is refused, nothing changes.)
+pub(crate) fn run_promptly() {
+    let mut attributes = SchedAttr {
+        size: 0,
+        policy: 0,
+        flags: 0,
+        nice: 0,
+        priority: 0,
+        runtime: 0,
+        deadline: 0,
+        period: 0,
+    };
+    let size = size_of::<SchedAttr>();
+    // SAFETY: writes `size` bytes at most of a structure of plain numbers that is this long.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    if read == 0 {
+        attributes.runtime = SLICE_NANOSECONDS;
+        // SAFETY: reads the structure, which says how long it is.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    }
+}
+
+/// `struct sched_attr` of `linux/sched/types.h`, in its first version.
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// The shortest slice that the kernel gives.
+const SLICE_NANOSECONDS: u64 = 100_000;
+
 /// PHP's version: `8.2.35`.
 pub(crate) fn php_version() -> &'static str {
     // SAFETY: answers a constant.

@@ -27,17 +27,22 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use histogram::Histogram;
+use idle::QueueLength;
 use opcache::OpcacheCells;
 use slot::{Cells, State};
 use worker::WorkerCells;
 
+mod dispatch;
 mod histogram;
+mod idle;
 mod opcache;
 mod processes;
 mod slot;
 mod snapshot;
+mod sync;
 mod worker;
 
+pub(crate) use dispatch::Reservation;
 pub(crate) use histogram::Distribution;
 pub(crate) use opcache::OpcacheFigures;
 pub(crate) use processes::{ProcessCount, ProcessShare};
@@ -192,6 +197,7 @@ impl Scoreboard {
         header
             .past_accepted
             .fetch_add(cells.accepted.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        cells.dispatch.clear();
         cells.pid.store(0, Ordering::Release);
         header.releases_done.fetch_add(1, Ordering::AcqRel);
         Some(lost)
@@ -589,6 +595,10 @@ struct Header {
     releases_begun: AtomicU64,
     releases_done: AtomicU64,
     opcache: OpcacheCells,
+    /// See [`Scoreboard::backlog_since`].
+    backlog_since: Aligned<AtomicU64>,
+    /// Requests in the queues of generations, by number.
+    queue_lengths: [Aligned<QueueLength>; dispatch::QUEUES],
     connections: Aligned<AtomicI32>,
     queued: Aligned<AtomicI32>,
     active: Aligned<Active>,
@@ -653,7 +663,7 @@ fn bytes_for(capacity: u32, threads: u32) -> Option<usize> {
 }
 
 /// Changes whenever what lies in the memory does.
-const LAYOUT: u32 = 0xfe_0004;
+const LAYOUT: u32 = 0xfe_0005;
 
 /// Times that a reader lets slots be released before it takes what it finds.
 const READ_ATTEMPTS: u32 = 100;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::Scoreboard;
+use super::dispatch::DispatchCells;
 use super::opcache::OpcacheFigures;
 use super::worker::{Moment, Worker};
 
@@ -132,12 +133,12 @@ impl Slot {
         remove(&self.scoreboard.header().queued, &self.cells().queued);
     }
 
-    /// A queued request went into the hand-over channel: it stays one of the pool's.
+    /// A queued request went to a sibling: it stays one of the pool's.
     pub(crate) fn request_handed_over(&self) {
         self.cells().queued.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A queued request came out of the hand-over channel.
+    /// A queued request came from a sibling.
     pub(crate) fn request_taken_over(&self) {
         self.cells().queued.fetch_add(1, Ordering::Relaxed);
     }
@@ -190,6 +191,7 @@ pub(super) struct Cells {
     pub(super) requests: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) started_at: AtomicU64,
+    pub(super) dispatch: DispatchCells,
 }
 
 /// Counts one more, unless the pool has `limit`. The pool's counter is signed, and what is compared: a process that is

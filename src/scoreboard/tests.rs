@@ -216,3 +216,68 @@ fn snapshot_does_not_wait_for_whoever_died_releasing_a_slot() {
         (1, 1)
     );
 }
+
+/// Slots of processes that serve and are idle, of these generations, each with a lane of its own.
+fn idle_slots(generations: &[u32]) -> (Arc<Scoreboard>, Vec<Slot>) {
+    let capacity = u32::try_from(generations.len()).expect("few");
+    let scoreboard = Arc::new(Scoreboard::create(capacity, 1).expect("memfd").0);
+    let slots = generations.iter().zip(0..).map(|(generation, lane)| {
+        let slot = scoreboard.claim(100 + lane, *generation, 1).expect("free");
+        slot.set_serving();
+        slot.set_lane(lane);
+        slot.become_idle();
+        slot
+    });
+    let slots = slots.collect();
+    (scoreboard, slots)
+}
+
+#[test]
+fn the_idle_sibling_with_the_fewest_connections_is_reserved_once() {
+    let (_scoreboard, slots) = idle_slots(&[1, 1, 1, 2]);
+    for slot in [0, 1, 1, 2, 2, 2] {
+        assert!(slots[slot].add_connection(9));
+    }
+    let lane = |reservation: Option<Reservation>| reservation.map(|reservation| reservation.lane);
+    assert_eq!(lane(slots[0].reserve_idle_below(2)), None);
+    assert_eq!(lane(slots[0].reserve_idle()), Some(1));
+    assert_eq!(lane(slots[0].reserve_idle()), Some(2));
+    // One of another generation is no sibling, and it is none of its own.
+    assert_eq!(lane(slots[0].reserve_idle()), None);
+    assert!(!slots[0].has_idle_sibling() && slots[1].has_idle_sibling());
+    assert!(slots[1].become_busy());
+    assert!(!slots[1].become_busy());
+    slots[1].become_idle();
+    assert_eq!(lane(slots[0].reserve_idle()), Some(1));
+}
+
+#[test]
+fn what_is_not_taken_is_taken_back_and_nothing_more_is_sent_there() {
+    let (scoreboard, slots) = idle_slots(&[1, 1]);
+    let reservation = slots[0].reserve_idle().expect("one is idle");
+    assert!(slots[0].has_not_taken(&reservation));
+    assert!(slots[0].reserve_idle().is_none());
+    slots[1].become_idle();
+    let reservation = slots[0].reserve_idle().expect("one is idle");
+    slots[1].become_busy();
+    assert!(!slots[0].has_not_taken(&reservation));
+    slots[1].become_idle();
+    let reservation = slots[0].reserve_idle().expect("one is idle");
+    slots[0].cancel(&reservation);
+    assert!(slots[0].has_idle_sibling());
+    scoreboard.release(101);
+    assert!(!slots[0].has_idle_sibling() && !slots[0].has_serving_sibling());
+}
+
+#[test]
+fn each_generation_has_a_queue_of_its_own() {
+    let (scoreboard, slots) = idle_slots(&[1, 1, 2]);
+    slots[0].queue_grew();
+    assert!(slots[1].has_queue() && !slots[2].has_queue());
+    assert!(!slots[2].claim_queued());
+    assert!(slots[1].claim_queued() && !slots[0].claim_queued());
+    scoreboard.repair_queue(2);
+    assert!(slots[2].has_queue());
+    scoreboard.begin_queue(2);
+    assert!(!slots[2].has_queue());
+}

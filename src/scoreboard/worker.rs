@@ -92,6 +92,12 @@ impl Moment {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// This moment, so much later.
+    pub(crate) fn after(self, by: Duration) -> Self {
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(by))
+    }
+
     /// This moment, so much earlier.
     pub(crate) fn before(self, by: Duration) -> Self {
         let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! A request body on its way to PHP: bounded, filled by the I/O side, read by the PHP thread.
+//! A request body on its way to PHP: bounded, filled from its connection, read by the PHP thread.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use super::output::Output;
 /// What the pipe holds before the connection is no longer read.
 pub(super) const CAPACITY: usize = 256 << 10;
 
-/// The pipe itself; the I/O side keeps one handle, PHP reads through a [`BodyReader`].
+/// The pipe itself; the connection keeps one handle, PHP reads through a [`BodyReader`].
 #[derive(Debug)]
 pub(super) struct BodyPipe {
     state: Mutex<State>,
@@ -73,7 +73,7 @@ impl BodyPipe {
     }
 }
 
-/// The I/O side's end of the pipe. Whatever becomes of the connection, PHP does not wait any longer once it is dropped.
+/// The connection's end of the pipe. Whatever becomes of the connection, PHP does not wait any longer once it is dropped.
 #[derive(Debug)]
 pub(super) struct BodyWriter(Arc<BodyPipe>);
 

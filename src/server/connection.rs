@@ -42,8 +42,20 @@ pub(super) struct Connection {
     close: bool,
     /// A request was answered before its body had been read to the end.
     unread: bool,
+    /// The last request's id.
+    last_id: Option<u16>,
+    order: Order,
     /// It came from a sibling, which may still hold a descriptor of it.
     passed_on: bool,
+}
+
+/// How a peer sends its requests, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Each when the one before has ended.
+    Sequential,
+    /// Several at once.
+    Multiplexed,
 }
 
 #[derive(Debug)]
@@ -95,6 +107,8 @@ impl Connection {
             input_closed: false,
             close: false,
             unread: false,
+            last_id: None,
+            order: Order::Sequential,
             passed_on,
         }
     }
@@ -242,6 +256,30 @@ impl Connection {
             )
     }
 
+    /// Whether it has been read to its end: it is closed when its request has been answered.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_received() && self.open.iter().all(|open| !open.keep_conn)
+    }
+
+    /// Whether the request that runs is the only one of it.
+    pub(super) fn runs_alone(&self) -> bool {
+        self.is_received() && self.order != Order::Multiplexed
+    }
+
+    /// Whether other requests of it run or wait besides one, or may come: then it stays here, so that they are seen.
+    pub(super) fn is_shared(&self) -> bool {
+        self.dispatched() > 1 || self.order == Order::Multiplexed
+    }
+
+    /// A request begins. Peers that send several at once give them different ids; those that send one at a time use the id of the
+    /// one before again.
+    fn learn_order(&mut self, id: u16) {
+        let last = self.last_id.replace(id);
+        if !self.open.is_empty() || last.is_some_and(|last| last != id) {
+            self.order = Order::Multiplexed;
+        }
+    }
+
     /// Number of requests that are queued or running.
     pub(super) fn dispatched(&self) -> usize {
         self.open
@@ -309,6 +347,7 @@ impl Connection {
             match event {
                 Event::Begin { id, keep_conn } => {
                     self.reap_id(id);
+                    self.learn_order(id);
                     self.open.push(Open {
                         id,
                         keep_conn,
@@ -560,17 +599,9 @@ impl Connection {
             exchange,
             variables,
             body,
-            keep_conn: self.keeps(id),
             ready: around.now,
-            home: None,
+            counted: false,
         });
-    }
-
-    fn keeps(&self, id: u16) -> bool {
-        self.open
-            .iter()
-            .find(|open| open.id == id)
-            .is_some_and(|open| open.keep_conn)
     }
 
     /// Answers a request that never becomes one.

@@ -2,8 +2,7 @@
 //! `pm.max_children`, and fewer when they are not.
 //!
 //! The process's first thread looks after this: once a second by php-fpm's rules (`pm.rs`), and at once when requests wait while
-//! all are busy. A thread that is no longer needed passes its connections to the others. The first one stays until the process
-//! ends: it has the way down from the pool process.
+//! all are busy. When there is one too many, whichever is idle first ends: which one does not matter, since they share all sockets.
 
 use std::io;
 use std::sync::Arc;
@@ -12,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::driver::{PHP_STACK, Pool, Seat};
+use super::driver::{Driver, Leave, PHP_STACK, Pool, Seat};
 use crate::config::ProcessManager;
 use crate::engine::{Engine, PhpThread, block_signals};
 use crate::log;
 use crate::pm::{Action, Census, Manager};
 use crate::scoreboard::Scoreboard;
-use crate::zygote::Handover;
 
 /// What threads say to the crew.
 #[derive(Debug)]
@@ -27,6 +25,8 @@ pub(crate) enum News {
     AllBusy,
     /// The PHP thread with this number has ended, with the exit status that it would give the process.
     Ended(u32, i32),
+    /// The PHP thread with this number was needed no longer.
+    Left(u32),
 }
 
 /// What a crew is made of.
@@ -35,30 +35,29 @@ pub(crate) struct Crew<'a> {
     pub(crate) engine: &'a Arc<Engine>,
     pub(crate) pool: &'a Pool<'a>,
     pub(crate) scoreboard: &'a Scoreboard,
-    /// Where connections are that no process owns.
-    pub(crate) handover: &'a Handover,
     pub(crate) pm: ProcessManager,
     /// `pm.max_children`
     pub(crate) most: u32,
-    /// Makes a PHP thread's sockets.
-    pub(crate) make_seat: &'a mut dyn FnMut(&Sender<News>) -> io::Result<Arc<Seat>>,
+    /// The process's sockets.
+    pub(crate) driver: &'a Arc<Driver>,
+    pub(crate) sender: Sender<News>,
+    pub(crate) news: Receiver<News>,
 }
 
 /// A PHP thread, as the crew sees it.
 struct Member {
     seat: Arc<Seat>,
-    started: Instant,
     /// Requests that it had begun at the last look, and since when it has been idle.
     requests: u64,
     idle_since: Instant,
-    /// It has been told to go.
-    retiring: bool,
 }
 
 /// The PHP threads that there are.
 struct Members {
     /// By number.
     table: Vec<Option<Member>>,
+    /// How many are to go and have not gone yet.
+    leaving: u32,
 }
 
 impl Crew<'_> {
@@ -69,11 +68,13 @@ impl Crew<'_> {
 
     /// Serves until all threads have ended; returns the exit status of the process.
     pub(crate) fn run(mut self) -> i32 {
-        let (sender, news) = bounded(NEWS);
-        let mut members = Members { table: Vec::new() };
+        let mut members = Members {
+            table: Vec::new(),
+            leaving: 0,
+        };
         thread::scope(|scope| {
             let first = Self::at_start(&self.pm, self.most);
-            if let Err(error) = self.hire(scope, first, &mut members, &sender) {
+            if let Err(error) = self.hire(scope, first, &mut members) {
                 log::error(format_args!(
                     "[pool {}] PHP thread {} cannot be started: {error}",
                     self.name,
@@ -84,7 +85,9 @@ impl Crew<'_> {
                 }
             }
             block_signals();
-            self.look_after(scope, &mut members, &sender, &news)
+            let status = self.look_after(scope, &mut members);
+            self.driver.stop();
+            status
         })
     }
 
@@ -92,8 +95,6 @@ impl Crew<'_> {
         &mut self,
         scope: &'scope Scope<'scope, 'env>,
         members: &mut Members,
-        sender: &Sender<News>,
-        news: &Receiver<News>,
     ) -> i32
     where
         Self: 'env,
@@ -114,11 +115,16 @@ impl Crew<'_> {
             } else {
                 FOR_EVER
             };
-            match news.recv_timeout(patience) {
+            match self.news.recv_timeout(patience) {
                 Ok(News::AllBusy) => in_demand = true,
                 Ok(News::Ended(number, own)) => {
                     status = own.max(status);
-                    ending |= !members.remove(number);
+                    ending = true;
+                    members.remove(number);
+                }
+                Ok(News::Left(number)) => {
+                    members.leaving = members.leaving.saturating_sub(1);
+                    members.remove(number);
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -147,7 +153,7 @@ impl Crew<'_> {
             match decision.action {
                 Action::Keep => {}
                 Action::Fork(more) => {
-                    if let Err(error) = self.hire(scope, more, members, sender) {
+                    if let Err(error) = self.hire(scope, more, members) {
                         log::warning(format_args!(
                             "[pool {}] another PHP thread cannot be started: {error}; {} go on",
                             self.name,
@@ -155,36 +161,29 @@ impl Crew<'_> {
                         ));
                     }
                 }
-                Action::RetireOldest => self.retire(members, |member| member.started),
-                Action::RetireLongestIdle => self.retire(members, |member| member.idle_since),
+                Action::RetireOldest | Action::RetireLongestIdle => self.release(members),
             }
         }
         status
     }
 
-    /// Requests that nobody runs, and connections that nobody reads.
+    /// Requests that nobody runs, and connections that nobody has accepted.
     fn waiting(&self) -> u32 {
         let queued = self.scoreboard.queued();
-        queued.max(u32::from(self.handover.has_connections()))
+        queued.max(u32::from(self.scoreboard.backlog_since().is_some()))
     }
 
-    /// Ends the idle thread for which `age` is earliest. Another that is idle has to be there for its connections.
-    fn retire(&self, members: &mut Members, age: impl Fn(&Member) -> Instant) {
-        if members.serving_idle().count() < 2 {
+    /// Ends an idle thread. Another that is idle has to be there for what comes.
+    fn release(&self, members: &mut Members) {
+        let idle = members.table.iter().flatten();
+        let idle = idle.filter(|member| member.seat.is_idle()).count();
+        if idle < 2 + members.leaving as usize {
             return;
         }
-        // Not the first.
-        let idle = members.table.iter_mut().skip(1).flatten();
-        let oldest = idle
-            .filter(|member| !member.retiring && member.seat.is_idle())
-            .min_by_key(|member| age(member));
-        if let Some(member) = oldest {
-            member.retiring = true;
-            let seat = Arc::clone(&member.seat);
-            // Before it goes: it counts as idle no more.
-            self.pool.slot.set_threads(members.serving());
-            seat.leave();
-        }
+        members.leaving += 1;
+        // Before it goes: it counts as idle no more.
+        self.pool.slot.set_threads(members.serving());
+        self.driver.release_one();
     }
 
     fn hire<'scope, 'env: 'scope>(
@@ -192,21 +191,23 @@ impl Crew<'_> {
         scope: &'scope Scope<'scope, 'env>,
         more: u32,
         members: &mut Members,
-        sender: &Sender<News>,
     ) -> io::Result<()>
     where
         Self: 'env,
     {
         for _ in 0..more {
             let number = members.free_number();
-            let seat = (self.make_seat)(sender)?;
+            let seat = self.driver.seat();
             let thread = Arc::clone(&seat);
-            let (engine, pool, sender) = (self.engine, self.pool, sender.clone());
+            let (engine, pool, sender) = (self.engine, self.pool, self.sender.clone());
             let php = move || {
-                let status = match PhpThread::attach(engine) {
+                let news = match PhpThread::attach(engine) {
                     Ok(mut php) => {
                         (pool.apply_settings)();
-                        thread.serve(&mut php, pool, &mut (pool.books)(number))
+                        match thread.serve(&mut php, pool, &mut (pool.books)(number)) {
+                            Leave::Finished => News::Ended(number, 0),
+                            Leave::Unneeded => News::Left(number),
+                        }
                     }
                     Err(error) => {
                         log::error(format_args!(
@@ -214,18 +215,16 @@ impl Crew<'_> {
                             pool.name
                         ));
                         thread.dismiss();
-                        1
+                        News::Ended(number, 1)
                     }
                 };
                 // The crew listens as long as there are threads.
-                let _ = sender.send(News::Ended(number, status));
+                let _ = sender.send(news);
             };
-            let started = seat.spawn_helper().and_then(|()| {
-                thread::Builder::new()
-                    .name(format!("php {number}"))
-                    .stack_size(PHP_STACK)
-                    .spawn_scoped(scope, php)
-            });
+            let started = thread::Builder::new()
+                .name(format!("php {number}"))
+                .stack_size(PHP_STACK)
+                .spawn_scoped(scope, php);
             if let Err(error) = started {
                 seat.dismiss();
                 return Err(error);
@@ -244,17 +243,12 @@ impl Members {
 
     /// Those that take requests, and are to go on doing so.
     fn serving(&self) -> u32 {
-        let serving = self
-            .table
-            .iter()
-            .flatten()
-            .filter(|member| !member.retiring);
-        u32::try_from(serving.count()).unwrap_or(u32::MAX)
+        self.running().saturating_sub(self.leaving)
     }
 
-    fn serving_idle(&self) -> impl Iterator<Item = &Member> {
-        let members = self.table.iter().flatten();
-        members.filter(|member| !member.retiring && member.seat.is_idle())
+    fn running(&self) -> u32 {
+        let running = self.table.iter().flatten().count();
+        u32::try_from(running).unwrap_or(u32::MAX)
     }
 
     /// The lowest that nobody has.
@@ -267,10 +261,8 @@ impl Members {
         let now = Instant::now();
         let member = Some(Member {
             seat,
-            started: now,
             requests: 0,
             idle_since: now,
-            retiring: false,
         });
         match self.table.get_mut(number as usize) {
             Some(place) => *place = member,
@@ -278,34 +270,32 @@ impl Members {
         }
     }
 
-    /// It has ended. Answers whether it had been told to.
-    fn remove(&mut self, number: u32) -> bool {
-        let member = self.table.get_mut(number as usize).and_then(Option::take);
-        member.is_some_and(|member| member.retiring)
+    /// It has ended.
+    fn remove(&mut self, number: u32) {
+        if let Some(place) = self.table.get_mut(number as usize) {
+            *place = None;
+        }
     }
 
     fn census(&mut self) -> Census {
         let now = Instant::now();
-        let running = self.table.iter().flatten().count();
         let mut census = Census {
-            running: u32::try_from(running).unwrap_or(u32::MAX),
+            running: self.running(),
             has_connections: true,
             ..Census::default()
         };
-        for (number, member) in self.table.iter_mut().enumerate() {
-            let Some(member) = member else { continue };
+        for member in self.table.iter_mut().flatten() {
             let (is_idle, requests) = (member.seat.is_idle(), member.seat.requests());
             if !is_idle || requests != member.requests {
                 member.requests = requests;
                 member.idle_since = now;
             }
-            if is_idle && !member.retiring {
+            if is_idle {
                 census.idle += 1;
-                if number > 0 {
-                    census.longest_idle = census.longest_idle.max(Some(now - member.idle_since));
-                }
+                census.longest_idle = census.longest_idle.max(Some(now - member.idle_since));
             }
         }
+        census.idle = census.idle.saturating_sub(self.leaving);
         census
     }
 }
@@ -318,5 +308,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// News that may wait; who finds no room has nothing new to say.
-const NEWS: usize = 1024;
+/// The way from PHP threads to the crew. Who finds no room has nothing new to say.
+pub(crate) fn news() -> (Sender<News>, Receiver<News>) {
+    bounded(1024)
+}

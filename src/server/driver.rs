@@ -1,18 +1,21 @@
-//! Who drives the sockets of a worker process: its PHP threads, each those of its own [`Reactor`].
+//! Who drives the sockets of a worker process: its PHP threads and one helper thread, which share a [`Reactor`].
 //!
-//! While a PHP thread is idle it waits in epoll, and runs a request in place: no other thread is woken for it, which makes a
-//! small request as cheap as it can be. When a request takes long (`watch.rs` says when), a helper thread takes the reactor
-//! over until that request ends: it passes waiting requests to whoever is idle, sends output that a script holds back, and
-//! feeds bodies. So hand-over is paid by long requests only.
+//! A PHP thread that has nothing to do waits in epoll, and runs a request in place: no other thread is woken for it, which makes
+//! a small request as cheap as it can be. The helper waits in the same epoll. The kernel wakes the thread that came last, so as long
+//! as a PHP thread waits the helper sleeps; while all PHP threads are busy, it is woken for what happens: it reads requests and
+//! finds a place for them (`reactor/dispatch.rs`), sends output that a script holds back, feeds bodies.
 //!
 //! ```text
-//! PHP thread  [epoll][run][epoll][run .................................][epoll]
-//! helper                            ·  [take over: epoll … epoll … epoll ]
+//! PHP thread  [epoll][run][epoll][run ....................................][epoll]
+//! helper      [epoll ........................][request came: send it][epoll ......
 //! ```
 //!
-//! NTS has one PHP thread in each worker process, the process's first; waiting requests go to sibling processes with their
-//! connections. ZTS has as many as there are workers in one process; waiting requests go through a queue to the thread that
-//! is idle first, and their connections stay.
+//! Nothing depends on that order but speed. If the helper gets an event while a PHP thread has nothing to do, it handles it and
+//! wakes a PHP thread. Then it steps *away*, since it would be before the PHP thread in the kernel's order: it waits for the timer
+//! alone (`watch.rs`) until all PHP threads are busy again, and the one that began last calls it. It also steps away while
+//! requests are so short that it would be woken in vain.
+//!
+//! NTS has one PHP thread in each worker process, the process's first. ZTS has as many as there are workers in one process.
 //!
 //! Measured on PHP 8.2 NTS, CPU per request relative to php-fpm in the same run, against an I/O thread that hands requests
 //! to PHP threads through a channel, as ZTS had it before:
@@ -25,25 +28,22 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, MutexGuard};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::event::epoll::Event;
 
 use super::books::Books;
 use super::crew::News;
 use super::exchange::Exchange;
-use super::job::Home;
+use super::job::Job;
 use super::opcache_watch::OpcacheWatch;
-use super::reactor::{Reactor, TICK, wake};
+use super::reactor::{self, Arrived, Reactor, arrived, wake};
 use super::script::ScriptSettings;
-use super::time_limits::{Clock, TimeLimiter, Verdict};
-use super::watch::{Call, Watch};
-use crate::engine::{
-    Interrupter, PhpThread, block_signals, exit_beside_stuck_thread, request_takes_long,
-};
+use super::time_limits::TimeLimiter;
+use super::watch::{Pulse, Watch};
+use crate::engine::{Interrupter, PhpThread};
 use crate::log;
 use crate::scoreboard::Slot;
 use crate::zygote::{Reports, WorkerMessage};
@@ -65,33 +65,47 @@ pub(crate) struct Pool<'a> {
     pub(crate) requests: AtomicU64,
 }
 
-/// One PHP thread's sockets, and what its helper shares with it.
-pub(crate) struct Seat {
+/// The sockets of a worker process, and those who drive them.
+pub(crate) struct Driver {
     reactor: Mutex<Reactor>,
-    watch: Arc<Watch>,
-    reports: Arc<Reports>,
+    /// Events that the helper has for whoever holds the reactor.
+    noticed: Mutex<Vec<Arrived>>,
+    has_noticed: AtomicBool,
+    pub(super) epoll: Arc<OwnedFd>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) reports: Arc<Reports>,
     /// Where to say that more PHP threads are needed, if there may be more.
-    crew: Option<Sender<News>>,
-    /// Interrupts whoever waits in the reactor.
-    wake: Arc<OwnedFd>,
-    /// The helper drives the reactor.
-    driving: AtomicBool,
-    /// The PHP thread, which is idle, is to give memory back.
-    release: AtomicBool,
-    /// The PHP thread is no longer needed.
-    leaving: AtomicBool,
-    /// Requests begun.
-    requests: AtomicU64,
-    current: Mutex<Current>,
-    /// The PHP thread, once there is one.
-    interrupter: OnceLock<Interrupter>,
-    limiter: Option<Arc<TimeLimiter>>,
-    /// How many seats of this process still serve.
-    serving: Arc<AtomicUsize>,
+    pub(super) crew: Option<Sender<News>>,
+    /// Whether there may be more workers than there are.
+    pub(super) may_grow: bool,
+    /// Wakes a thread that waits for events: a PHP thread, if one does.
+    pub(super) wake: Arc<OwnedFd>,
+    pub(super) limiter: Option<Arc<TimeLimiter>>,
+    /// PHP threads that wait.
+    pub(super) idle: AtomicUsize,
+    /// PHP threads that serve.
+    pub(super) serving: AtomicUsize,
+    /// PHP threads that are to go: whichever is idle first.
+    leavers: AtomicUsize,
+    /// A PHP thread that waits sees to what depends on time.
+    timekeeper: AtomicBool,
+    pub(super) seats: Mutex<Vec<Arc<Seat>>>,
 }
 
-/// What a PHP thread does, as it and its helper agree on it.
-enum Current {
+/// One PHP thread, and what the helper shares with it.
+pub(crate) struct Seat {
+    pub(super) driver: Arc<Driver>,
+    /// Odd while a request runs.
+    sequence: AtomicU64,
+    /// Requests begun.
+    requests: AtomicU64,
+    pub(super) current: Mutex<Current>,
+    /// The PHP thread, once there is one.
+    pub(super) interrupter: OnceLock<Interrupter>,
+}
+
+/// What a PHP thread does, as it and the helper agree on it.
+pub(super) enum Current {
     /// Nothing.
     Idle,
     /// It runs a request. Whoever takes that away settles what comes after it.
@@ -102,8 +116,28 @@ enum Current {
     Left,
 }
 
-impl Seat {
-    /// `serving` is shared by all seats of the process.
+/// How a PHP thread ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// The process has nothing left to do.
+    Finished,
+    /// It is needed no longer; others go on.
+    Unneeded,
+}
+
+/// A request that has been run.
+pub(super) struct Finished {
+    token: u64,
+    pub(super) exchange: Arc<Exchange>,
+}
+
+impl Finished {
+    pub(super) fn settle(self, reactor: &mut Reactor) {
+        reactor.finish(self.token, self.exchange);
+    }
+}
+
+impl Driver {
     pub(crate) fn new(
         reactor: Reactor,
         watch: Arc<Watch>,
@@ -111,46 +145,122 @@ impl Seat {
         reports: Arc<Reports>,
         crew: Option<Sender<News>>,
         limiter: Option<Arc<TimeLimiter>>,
-        serving: &Arc<AtomicUsize>,
+        may_grow: bool,
     ) -> Arc<Self> {
-        serving.fetch_add(1, Ordering::SeqCst);
         Arc::new(Self {
+            epoll: reactor.epoll(),
             reactor: Mutex::new(reactor),
+            noticed: Mutex::new(Vec::new()),
+            has_noticed: AtomicBool::new(false),
             watch,
             reports,
             crew,
+            may_grow,
             wake,
-            driving: AtomicBool::new(false),
-            release: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-            current: Mutex::new(Current::Idle),
-            interrupter: OnceLock::new(),
             limiter,
-            serving: Arc::clone(serving),
+            idle: AtomicUsize::new(0),
+            serving: AtomicUsize::new(0),
+            leavers: AtomicUsize::new(0),
+            timekeeper: AtomicBool::new(false),
+            seats: Mutex::new(Vec::new()),
         })
     }
 
-    pub(super) fn spawn_helper(self: &Arc<Self>) -> std::io::Result<()> {
-        let seat = Arc::clone(self);
-        thread::Builder::new()
-            .name("fe-php helper".to_owned())
-            .stack_size(HELPER_STACK)
-            .spawn(move || {
-                block_signals();
-                seat.help();
-            })
-            .map(drop)
+    /// A seat for one more PHP thread, which counts as serving from now on.
+    pub(crate) fn seat(self: &Arc<Self>) -> Arc<Seat> {
+        self.serving.fetch_add(1, Ordering::SeqCst);
+        let seat = Arc::new(Seat {
+            driver: Arc::clone(self),
+            sequence: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            current: Mutex::new(Current::Idle),
+            interrupter: OnceLock::new(),
+        });
+        self.seats.lock().push(Arc::clone(&seat));
+        seat
     }
 
-    /// There will be no PHP thread: nothing is expected of this seat any more, and its helper ends.
-    pub(super) fn dismiss(&self) {
+    /// The reactor, which a PHP thread has for some microseconds between two requests. [Release](Self::release) it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Reactor> {
         let mut reactor = self.reactor.lock();
-        reactor.set_running(false);
-        reactor.retire();
-        drop(reactor);
-        self.serving.fetch_sub(1, Ordering::SeqCst);
+        self.handle_noticed(&mut reactor);
+        reactor
+    }
+
+    /// Handles events, for the helper: returns the reactor, or none if another thread has it, which handles them.
+    pub(super) fn handle(&self, events: &[Event]) -> Option<MutexGuard<'_, Reactor>> {
+        if let Some(mut reactor) = self.reactor.try_lock() {
+            reactor.handle(arrived(events));
+            return Some(reactor);
+        }
+        if !events.is_empty() {
+            self.noticed.lock().extend(arrived(events));
+            self.has_noticed.store(true, Ordering::SeqCst);
+        }
+        // It may have been released meanwhile, by a thread that has not seen this.
+        let mut reactor = self.reactor.try_lock()?;
+        self.handle_noticed(&mut reactor);
+        Some(reactor)
+    }
+
+    fn handle_noticed(&self, reactor: &mut Reactor) {
+        if self.has_noticed.swap(false, Ordering::SeqCst) {
+            let events = std::mem::take(&mut *self.noticed.lock());
+            reactor.handle(events);
+        }
+    }
+
+    /// Gives the reactor back, unless the helper has had events meanwhile: then it handles them, and returns it.
+    fn release<'a>(
+        &'a self,
+        mut reactor: MutexGuard<'a, Reactor>,
+    ) -> Option<MutexGuard<'a, Reactor>> {
+        loop {
+            if self.has_noticed.load(Ordering::SeqCst) {
+                self.handle_noticed(&mut reactor);
+                return Some(reactor);
+            }
+            drop(reactor);
+            if !self.has_noticed.load(Ordering::SeqCst) {
+                return None;
+            }
+            reactor = self.reactor.try_lock()?;
+        }
+    }
+
+    /// All PHP threads have ended.
+    pub(super) fn stop(&self) {
         self.watch.stop();
+        wake(&self.wake);
+    }
+
+    /// A PHP thread ends as soon as one has nothing to do.
+    pub(super) fn release_one(&self) {
+        self.leavers.fetch_add(1, Ordering::SeqCst);
+        wake(&self.wake);
+    }
+
+    /// Whether the caller is to leave.
+    fn takes_leave(&self) -> bool {
+        self.leavers.load(Ordering::Relaxed) > 0
+            && self
+                .leavers
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+                .is_ok()
+    }
+
+    /// Whether all PHP threads run requests.
+    pub(super) fn all_busy(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Seat {
+    /// There will be no PHP thread, or no more.
+    pub(super) fn dismiss(self: &Arc<Self>) {
+        let driver = &self.driver;
+        driver.serving.fetch_sub(1, Ordering::SeqCst);
+        driver.seats.lock().retain(|seat| !Arc::ptr_eq(seat, self));
     }
 
     /// Whether the PHP thread runs nothing.
@@ -163,103 +273,41 @@ impl Seat {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// The PHP thread passes its connections on and ends.
-    pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::SeqCst);
-        wake(&self.wake);
+    /// The request that runs, by its number.
+    pub(super) fn running(&self) -> Option<u64> {
+        let sequence = self.sequence.load(Ordering::SeqCst);
+        (sequence % 2 == 1).then_some(sequence)
     }
 
-    fn help(&self) {
-        loop {
-            let sequence = match self.watch.next_call() {
-                Call::Long(sequence) => sequence,
-                Call::Idle => {
-                    self.release.store(true, Ordering::SeqCst);
-                    wake(&self.wake);
-                    continue;
-                }
-                Call::Stop => return,
-            };
-            request_takes_long();
-            let Some(mut reactor) = self.take_over(sequence) else {
-                continue;
-            };
-            self.driving.store(true, Ordering::SeqCst);
-            reactor.start_ticking();
-            let mut told = false;
-            let mut overdue = Overdue::new(self, sequence);
-            while self.watch.runs(sequence) {
-                let all_busy = reactor.become_busy();
-                if all_busy && !told {
-                    self.ask_for_more();
-                }
-                told = all_busy;
-                reactor.expire_queued();
-                reactor.hand_over_ready();
-                reactor.turn(Some(TICK));
-                overdue.look(&mut reactor);
-            }
-            self.driving.store(false, Ordering::SeqCst);
-        }
+    /// Whether the request with this number still runs.
+    pub(super) fn runs(&self, sequence: u64) -> bool {
+        self.sequence.load(Ordering::SeqCst) == sequence
     }
 
-    /// The reactor, for a request that takes long; none if it ends before. The PHP thread has it for a moment yet when the request
-    /// begins, and may be kept from running in that moment.
-    fn take_over(&self, sequence: u64) -> Option<MutexGuard<'_, Reactor>> {
-        while self.watch.runs(sequence) {
-            let reactor = self.reactor.try_lock_for(Duration::from_millis(1));
-            if reactor.is_some() {
-                return reactor;
-            }
-        }
-        None
-    }
-
-    /// All are busy.
-    fn ask_for_more(&self) {
-        match &self.crew {
-            // If it is full, the crew is about to look anyway.
-            Some(crew) => drop(crew.try_send(News::AllBusy)),
-            None => self.reports.send(WorkerMessage::AllBusy),
-        }
-    }
-
-    /// Serves with this PHP thread until the reactor is finished; returns the exit status of the process.
-    pub(super) fn serve(&self, php: &mut PhpThread, pool: &Pool<'_>, books: &mut Books) -> i32 {
+    /// Serves with this PHP thread until the reactor is finished, or the thread is needed no longer.
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        php: &mut PhpThread,
+        pool: &Pool<'_>,
+        books: &mut Books,
+    ) -> Leave {
         let Pool { slot, settings, .. } = *pool;
+        let driver = &*self.driver;
         // Set once: a seat has one PHP thread.
         let _ = self.interrupter.set(php.interrupter());
         let mut pulse = Watch::pulse();
         let mut opcache = OpcacheWatch::new(pool.shows_status);
         let mut finished: Option<Finished> = None;
         loop {
-            let (job, begun) = {
-                let mut reactor = self.reactor.lock();
-                reactor.set_running(true);
-                reactor.become_idle();
-                if let Some(finished) = finished.take() {
-                    finished.settle(&mut reactor);
-                }
-                loop {
-                    if let Some(job) = reactor.next_job() {
-                        self.watch
-                            .begin(&mut pulse, reactor.now(), reactor.is_alone());
-                        break (job, reactor.now());
+            let (job, begun) = match self.next(php, &mut pulse, finished.take()) {
+                Ok(next) => next,
+                Err(leave) => {
+                    self.dismiss();
+                    if leave == Leave::Finished {
+                        // The next one is to see it too.
+                        wake(&driver.wake);
                     }
-                    if self.leaving.swap(false, Ordering::SeqCst) {
-                        reactor.retire();
-                    }
-                    if reactor.is_finished() {
-                        reactor.set_running(false);
-                        self.watch.stop();
-                        self.serving.fetch_sub(1, Ordering::SeqCst);
-                        return 0;
-                    }
-                    self.watch.rest(&pulse);
-                    reactor.turn(None);
-                    if self.release.swap(false, Ordering::SeqCst) {
-                        php.release_memory();
-                    }
+                    return leave;
                 }
             };
             slot.request_started();
@@ -269,37 +317,149 @@ impl Seat {
                 finished: Finished {
                     token: job.token,
                     exchange: Arc::clone(&job.exchange),
-                    home: job.home.clone(),
                 },
             };
             books.waited(begun.saturating_duration_since(job.ready));
             opcache.before(php, slot);
             job.run(php, settings, books, pool.name);
-            self.watch.end();
-            if self.driving.load(Ordering::SeqCst) {
-                wake(&self.wake);
-            }
+            self.sequence.fetch_add(1, Ordering::SeqCst);
+            driver.watch.end(begun);
             match std::mem::replace(&mut *self.current.lock(), Current::Idle) {
                 Current::Running { finished: done, .. } => {
                     slot.request_finished();
-                    finished = done.go_home();
+                    finished = Some(done);
                 }
                 Current::GivenUp => slot.request_finished(),
-                Current::Left => drop(self.serving.fetch_add(1, Ordering::SeqCst)),
+                Current::Left => drop(driver.serving.fetch_add(1, Ordering::SeqCst)),
                 Current::Idle => {}
             }
             books.idle();
             if opcache.after(php, slot) {
-                self.reports.send(WorkerMessage::OpcacheRestartPending);
+                driver.reports.send(WorkerMessage::OpcacheRestartPending);
             }
             if pool.max_requests > 0 {
                 self.count_request(pool);
             }
         }
     }
-}
 
-impl Seat {
+    /// The next request to run, and when it begins; waits for it.
+    fn next(
+        &self,
+        php: &mut PhpThread,
+        pulse: &mut Pulse,
+        finished: Option<Finished>,
+    ) -> Result<(Job, Instant), Leave> {
+        let driver = &*self.driver;
+        let mut events = reactor::events();
+        let mut is_idle = false;
+        let mut has_memory = true;
+        let mut has_waited = false;
+        let mut reactor = driver.lock();
+        if let Some(finished) = finished {
+            finished.settle(&mut reactor);
+        }
+        loop {
+            if let Some(job) = reactor.next_job() {
+                let begun = reactor.now();
+                if is_idle {
+                    driver.idle.fetch_sub(1, Ordering::SeqCst);
+                }
+                self.sequence.fetch_add(1, Ordering::SeqCst);
+                driver.watch.begin(pulse, begun);
+                let mut call = false;
+                let mut held = Some(reactor);
+                while let Some(mut reactor) = held {
+                    if driver.all_busy() {
+                        call |= self.begin_last(&mut reactor, job.token);
+                    } else if reactor.has_ready() {
+                        // Another thread has nothing to do.
+                        wake(&driver.wake);
+                    }
+                    held = driver.release(reactor);
+                }
+                if call {
+                    driver.watch.call();
+                }
+                pulse.give_way(begun, has_waited);
+                return Ok((job, begun));
+            }
+            if !is_idle {
+                is_idle = true;
+                driver.idle.fetch_add(1, Ordering::SeqCst);
+            }
+            if reactor.become_idle() {
+                // What came before that was shown has to be looked for now.
+                continue;
+            }
+            let leave = if reactor.is_finished() {
+                Some(Leave::Finished)
+            } else if driver.takes_leave() {
+                Some(Leave::Unneeded)
+            } else {
+                None
+            };
+            if let Some(leave) = leave {
+                if is_idle && driver.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    reactor.become_busy();
+                }
+                return Err(leave);
+            }
+            if driver.idle.load(Ordering::SeqCst) == driver.serving.load(Ordering::SeqCst) {
+                driver.watch.rest(pulse);
+            }
+            let is_timekeeper = !driver.timekeeper.swap(true, Ordering::SeqCst);
+            let rest = has_memory.then_some(REST);
+            let patience = if is_timekeeper {
+                reactor.patience(None, !cfg!(php_zts))
+            } else {
+                None
+            };
+            let timeout = if reactor.may_have_connections() {
+                Some(Duration::ZERO)
+            } else {
+                patience.into_iter().chain(rest).min()
+            };
+            if let Some(released) = driver.release(reactor) {
+                reactor = released;
+                if is_timekeeper {
+                    driver.timekeeper.store(false, Ordering::SeqCst);
+                }
+                continue;
+            }
+            has_waited = true;
+            let began = Instant::now();
+            let happened = reactor::wait(&driver.epoll, &mut events, timeout);
+            if happened.is_empty() && has_memory && began.elapsed() >= REST {
+                has_memory = false;
+                php.release_memory();
+            }
+            reactor = driver.lock();
+            if is_timekeeper {
+                driver.timekeeper.store(false, Ordering::SeqCst);
+            }
+            reactor.handle(arrived(happened));
+            if reactor.has_rung() {
+                driver.watch.rang();
+            }
+        }
+    }
+
+    /// The last PHP thread that had nothing to do begins a request, on the connection `token`. Returns whether the helper is
+    /// wanted.
+    fn begin_last(&self, reactor: &mut Reactor, token: u64) -> bool {
+        reactor.become_busy();
+        if self.driver.watch.expects_long() {
+            reactor.place_waiting(true);
+            reactor.let_rest(token);
+            return true;
+        }
+        if reactor.has_queue_limit() && (reactor.has_ready() || reactor.has_pending()) {
+            reactor.place_waiting(false);
+        }
+        false
+    }
+
     /// Makes this process end when it has run enough requests; on ZTS its whole generation is replaced, since two processes of
     /// threads cannot share an OPcache.
     fn count_request(&self, pool: &Pool<'_>) {
@@ -310,176 +470,33 @@ impl Seat {
         if cfg!(php_zts) {
             // Again now and then, in case it was not heard.
             if requests.is_multiple_of(pool.max_requests) {
-                self.reports.send(WorkerMessage::MaxRequests);
+                self.driver.reports.send(WorkerMessage::MaxRequests);
             }
         } else if requests == pool.max_requests {
-            self.reports.send(WorkerMessage::Leaving);
-            self.reactor.lock().retire();
+            self.driver.reports.send(WorkerMessage::Leaving);
+            self.driver.lock().retire();
         }
-    }
-}
-
-/// The helper's view of the limits of one request.
-struct Overdue<'a> {
-    seat: &'a Seat,
-    sequence: u64,
-    clock: Option<Clock<'a>>,
-    /// When a successor was asked for.
-    asked: Instant,
-}
-
-impl<'a> Overdue<'a> {
-    fn new(seat: &'a Seat, sequence: u64) -> Self {
-        let begun = match &*seat.current.lock() {
-            Current::Running { begun, .. } => *begun,
-            _ => Instant::now(),
-        };
-        let limiter = seat.limiter.as_ref();
-        Self {
-            seat,
-            sequence,
-            clock: limiter.map(|limiter| limiter.clock(begun)),
-            asked: begun,
-        }
-    }
-
-    /// Does what is due.
-    fn look(&mut self, reactor: &mut Reactor) {
-        let seat = self.seat;
-        let (Some(clock), Some(interrupter)) = (&mut self.clock, seat.interrupter.get()) else {
-            return;
-        };
-        let exchange = match &*seat.current.lock() {
-            Current::Running { finished, .. } => Some(Arc::clone(&finished.exchange)),
-            _ => None,
-        };
-        let runs = || seat.watch.runs(self.sequence);
-        match clock.check(interrupter, exchange.as_deref(), runs) {
-            Verdict::Fine => {}
-            Verdict::Hopeless => self.give_up(reactor),
-            Verdict::GivenUp => self.leave(reactor),
-        }
-    }
-
-    /// Answers a request whose script does not end, and does without its thread from now on.
-    fn give_up(&mut self, reactor: &mut Reactor) {
-        let seat = self.seat;
-        let finished = {
-            let mut current = seat.current.lock();
-            match std::mem::replace(&mut *current, Current::GivenUp) {
-                Current::Running { finished, .. } => finished,
-                other => {
-                    *current = other;
-                    return; // it has just ended
-                }
-            }
-        };
-        finished.exchange.give_up();
-        reactor.set_running(false);
-        if let Some(finished) = finished.go_home() {
-            finished.settle(reactor);
-        }
-        self.ask_for_successor();
-        if !cfg!(php_zts) {
-            self.end_process(reactor);
-        }
-    }
-
-    fn ask_for_successor(&mut self) {
-        self.asked = Instant::now();
-        if let Some(limiter) = &self.seat.limiter {
-            limiter.stuck();
-        }
-    }
-
-    /// Passes all other connections to sibling processes, and ends this one as php-fpm's master does with a child.
-    fn end_process(&self, reactor: &mut Reactor) {
-        reactor.retire();
-        let until = Instant::now() + HAND_OVER;
-        while !reactor.is_finished() && Instant::now() < until {
-            reactor.hand_over_ready();
-            reactor.turn(Some(TICK));
-        }
-        if !self.count_as_left() {
-            return; // it has ended after all, and so does this process: it has retired
-        }
-        for signal in [Signal::TERM, Signal::KILL] {
-            // A process may always signal itself.
-            let _ = kill_process(getpid(), signal);
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// On ZTS, ends the process once all threads are done that can be.
-    fn leave(&mut self, reactor: &mut Reactor) {
-        // The one that was asked for may have failed to start.
-        if !reactor.is_draining() && self.asked.elapsed() >= ASK_AGAIN {
-            self.ask_for_successor();
-        }
-        if reactor.is_draining() && reactor.is_finished() {
-            self.count_as_left();
-        }
-        let left = matches!(*self.seat.current.lock(), Current::Left);
-        if left && self.seat.serving.load(Ordering::SeqCst) == 0 {
-            exit_beside_stuck_thread(0);
-        }
-    }
-
-    /// False when the request has ended after all.
-    fn count_as_left(&self) -> bool {
-        let mut current = self.seat.current.lock();
-        if matches!(*current, Current::GivenUp) {
-            *current = Current::Left;
-            self.seat.serving.fetch_sub(1, Ordering::SeqCst);
-            if let Some(limiter) = &self.seat.limiter {
-                limiter.left();
-            }
-        }
-        matches!(*current, Current::Left)
-    }
-}
-
-/// How often a successor is asked for while there is none.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// How long connections may take to be handed over before the process ends.
-const HAND_OVER: Duration = Duration::from_millis(500);
-
-/// A request that has been run.
-struct Finished {
-    token: u64,
-    exchange: Arc<Exchange>,
-    home: Option<Arc<Home>>,
-}
-
-impl Finished {
-    /// Tells the reactor that owns its connection, if that is another thread's.
-    fn go_home(self) -> Option<Self> {
-        let Some(home) = &self.home else {
-            return Some(self);
-        };
-        home.finished(self.token, self.exchange);
-        None
-    }
-
-    fn settle(self, reactor: &mut Reactor) {
-        reactor.finish(self.token, self.exchange);
     }
 }
 
 /// Serves on NTS, on the thread that started PHP.
-pub(crate) fn run_alone(seat: &Arc<Seat>, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
-    if let Err(error) = seat.spawn_helper() {
+pub(crate) fn run_alone(driver: &Arc<Driver>, php: &mut PhpThread, pool: &Pool<'_>) -> i32 {
+    let seat = driver.seat();
+    if let Err(error) = driver.spawn_helper() {
         log::error(format_args!(
             "[pool {}] a worker process cannot start its helper thread: {error}",
             pool.name
         ));
         return 1;
     }
-    seat.serve(php, pool, &mut (pool.books)(0))
+    seat.serve(php, pool, &mut (pool.books)(0));
+    driver.stop();
+    0
 }
+
+/// A PHP thread that has had nothing to do for this time gives memory back.
+const REST: Duration = Duration::from_secs(5);
 
 /// A stack that most endless recursion fills only after `memory_limit` has ended it (PHP 8.2 does not measure its stack; what
 /// recurses in C with little memory of PHP's own, as `__toString` does, fills it all the same). It is committed as it is used.
 pub(crate) const PHP_STACK: usize = 256 << 20;
-const HELPER_STACK: usize = 256 << 10;

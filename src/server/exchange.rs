@@ -1,8 +1,8 @@
-//! One request between the I/O side and the PHP thread that runs it: the response on its way out.
+//! One request between its connection and the PHP thread that runs it: the response on its way out.
 //!
 //! The response is built in wire format: the 8 bytes of a record's header are reserved when its first byte comes and
 //! filled in when it is full or must leave. It leaves when it has grown to [`SEND_AT`], at `flush()`, at the end, and
-//! when the I/O side looks after running requests, so that a page that prints its progress is seen to do so.
+//! when the helper thread looks after running requests, so that a page that prints its progress is seen to do so.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,6 +33,8 @@ pub(crate) struct Exchange {
     aborted: AtomicBool,
     /// END_REQUEST is out: the id may be used again.
     ended: AtomicBool,
+    /// Its connection is to rest from its end on.
+    rests: AtomicBool,
     /// The body, where it is streamed.
     body: OnceLock<Arc<BodyPipe>>,
     response: Mutex<Response>,
@@ -54,6 +56,7 @@ impl Exchange {
             id,
             aborted: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             body: OnceLock::new(),
             response: Mutex::new(Response::default()),
         }
@@ -72,12 +75,17 @@ impl Exchange {
         self.aborted.store(true, Ordering::Relaxed);
     }
 
+    /// What comes on its connection after its end is not to be told before [`Output::set_resting`] says so.
+    pub(crate) fn let_rest(&self) {
+        self.rests.store(true, Ordering::Relaxed);
+    }
+
     /// Whether END_REQUEST has been sent, or queued.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Called by the I/O side every 20 ms or so: sends what waits.
+    /// Called by the helper thread every 20 ms or so: sends what waits.
     pub(crate) fn tick(&self) {
         // epoll does not watch every connection while its request runs.
         let _ = self.output.flush();
@@ -230,6 +238,9 @@ impl Exchange {
                 .extend_from_slice(&encoder::header(RecordType::Stdout, self.id, 0, 0));
         }
         encoder::push_end_request(&mut response.wire, self.id, 0, status);
+        if self.rests.load(Ordering::Relaxed) {
+            self.output.set_resting(true);
+        }
         // Before the bytes: the peer may use the id again as soon as it has them. Under the output's lock: whoever sees it
         // and then asks whether everything has left must not hear yes before these bytes have gone.
         let sent = self

@@ -1,8 +1,8 @@
 //! Passing a connection to a sibling process: the descriptor, and the bytes that its next owner is to read first.
 //!
-//! All worker processes of a pool, of every generation, share one pair of sequenced-packet sockets: whoever cannot serve
-//! a connection puts it in, and whoever is idle takes the next one out. So the pair is the pool's queue, and no request waits
-//! in it while a worker is idle. The bytes are FastCGI records that bring a fresh decoder to where the old one was, so the
+//! All worker processes of a pool, of every generation, share one pair of sequenced-packet sockets, the hand-over channel: a
+//! process that drains puts its connections in, and any other takes them out. Siblings of one generation have lanes besides
+//! (`reactor/dispatch.rs`), by which they also ask each other for requests. The bytes are FastCGI records that bring a fresh decoder to where the old one was, so the
 //! next owner needs to know nothing else. Few bytes go in the message itself, many in a memfd beside it.
 
 use std::io::{IoSlice, IoSliceMut};
@@ -31,6 +31,8 @@ const HEADER: usize = HEADER_2 + 8;
 const FORMAT_1: u8 = 1;
 const FORMAT_2: u8 = 2;
 const FORMAT: u8 = 3;
+/// All that a message consists of which only has its receiver look into the queue.
+const LOOK: u8 = 0x10;
 
 /// What is written on a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,24 @@ pub(crate) struct Parcel {
     /// What its next owner is to decode before it reads the socket.
     pub(crate) bytes: Vec<u8>,
     pub(crate) label: Label,
+}
+
+/// What can be received.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A connection.
+    Parcel(Parcel),
+    /// There is something in the queue.
+    Look,
+}
+
+/// Tells the owner of a lane that there is something in the queue.
+///
+/// # Errors
+/// `AGAIN` when the lane is full.
+pub(crate) fn call(lane: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::send(lane, &[LOOK], flags).map(drop)
 }
 
 /// Puts a connection into `channel`.
@@ -94,12 +114,12 @@ pub(crate) fn send(
     }
 }
 
-/// Takes a connection out of `channel`; `None` when there is none.
+/// Takes a connection, or what else siblings say, out of `channel`; `None` when there is nothing.
 ///
 /// # Errors
 /// The system's, or `PROTO` for a message that is not ours; or what has been taken out and is lost, as the descriptor is when this
 /// process may have no other.
-pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Lost> {
+pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Message>, Lost> {
     let mut header = [0; HEADER_1];
     let mut bytes = vec![0; HEADER - HEADER_1 + INLINE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -119,6 +139,9 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Lost> {
         if let RecvAncillaryMessage::ScmRights(received) = message {
             descriptors.extend(received);
         }
+    }
+    if (header[0], message.bytes) == (LOOK, 1) {
+        return Ok(Some(Message::Look));
     }
     bytes.truncate(message.bytes.saturating_sub(HEADER_1));
     let read = Label::read(header, &bytes).filter(|_| message.bytes >= HEADER_1);
@@ -142,11 +165,11 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Parcel>, Lost> {
         let memory = descriptors.next().ok_or_else(|| lost(Errno::MFILE))?;
         bytes = read_memory(&memory, in_memory).map_err(lost)?;
     }
-    Ok(Some(Parcel {
+    Ok(Some(Message::Parcel(Parcel {
         socket,
         bytes,
         label,
-    }))
+    })))
 }
 
 /// Why nothing could be received.
@@ -193,32 +216,15 @@ impl Label {
     }
 }
 
-/// What [`peek`] has seen at the head of the channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Head {
-    /// There is nothing in it.
-    Nothing,
-    /// A connection without a request that waits.
-    Connection,
-    /// A request that has waited since then.
-    Request(Moment),
-    /// Nothing that says since when it waits.
-    Other,
-}
-
-/// Looks at what [`receive`] would take, unless another process is faster.
-pub(crate) fn peek(channel: BorrowedFd<'_>) -> Head {
+/// Since when the request waits that [`receive`] would take, unless another process is faster. None if there is none, or if what
+/// is there does not say it.
+pub(crate) fn peek(channel: BorrowedFd<'_>) -> Option<Moment> {
     let mut header = [0; HEADER];
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-    match recv(channel, &mut header[..], flags) {
-        Ok((HEADER, _)) if header[0] == FORMAT && header[1] == 0 => Head::Connection,
-        Ok((HEADER, _)) if header[0] == FORMAT => match header[HEADER_1..HEADER_2].try_into() {
-            Ok(since) => Head::Request(Moment::from_micros(u64::from_be_bytes(since))),
-            Err(_) => Head::Other,
-        },
-        Ok(_) => Head::Other,
-        Err(_) => Head::Nothing,
-    }
+    let (length, _) = recv(channel, &mut header[..], flags).ok()?;
+    let (first, rest) = header.split_first_chunk()?;
+    let (label, _) = Label::read(*first, rest)?;
+    label.queued_since.filter(|_| length == HEADER)
 }
 
 fn in_memory(bytes: &[u8]) -> Result<OwnedFd, Errno> {
@@ -267,21 +273,34 @@ mod tests {
         .expect("socketpair")
     }
 
+    fn parcel(receiver: &OwnedFd) -> Parcel {
+        match receive(receiver.as_fd()).expect("receive") {
+            Some(Message::Parcel(parcel)) => parcel,
+            other => panic!("not a parcel: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_call_is_told_from_a_connection() {
+        let (sender, receiver) = channel();
+        call(sender.as_fd()).expect("send");
+        let message = receive(receiver.as_fd()).expect("receive");
+        assert!(matches!(message, Some(Message::Look)));
+    }
+
     fn round_trip(bytes: &[u8]) {
         let (sender, receiver) = channel();
         let (mut client, server) = UnixStream::pair().expect("pair");
         let since = Moment::from_micros(123_456_789);
-        assert_eq!(peek(receiver.as_fd()), Head::Nothing);
         let label = Label {
             queued_since: Some(since),
             scoreboard: 0x0123_4567_89ab_cdef,
         };
         send(sender.as_fd(), server.as_fd(), bytes, label).expect("send");
         drop(server);
-        assert_eq!(peek(receiver.as_fd()), Head::Request(since));
-        let parcel = receive(receiver.as_fd())
-            .expect("receive")
-            .expect("a parcel");
+        assert_eq!(peek(receiver.as_fd()), Some(since));
+        let parcel = parcel(&receiver);
+        assert_eq!(peek(receiver.as_fd()), None);
         assert_eq!(parcel.bytes, bytes);
         assert_eq!(parcel.label, label);
         let mut passed = UnixStream::from(parcel.socket);
@@ -310,9 +329,7 @@ mod tests {
             scoreboard: 1,
         };
         send(sender.as_fd(), server.as_fd(), b"half", label).expect("send");
-        assert_eq!(peek(receiver.as_fd()), Head::Connection);
-        let parcel = receive(receiver.as_fd()).expect("receive");
-        assert_eq!(parcel.expect("a parcel").label, label);
+        assert_eq!(parcel(&receiver).label, label);
     }
 
     #[test]
@@ -344,9 +361,7 @@ mod tests {
             assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
             let flags = SendFlags::empty();
             sendmsg(&sender, &[IoSlice::new(&message)], &mut control, flags).expect("send");
-            let parcel = receive(receiver.as_fd())
-                .expect("receive")
-                .expect("a parcel");
+            let parcel = parcel(&receiver);
             assert_eq!(parcel.bytes, b"abc");
             assert!(parcel.label.queued_since.is_some());
             assert_eq!(parcel.label.scoreboard, 0);

@@ -2,17 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::books::Books;
 use super::exchange::{Account, Exchange, FastcgiSink};
-use super::reactor::wake;
 use super::script::{ScriptSettings, resolve};
 use crate::engine::{PhpThread, execute};
 use crate::fastcgi::{ProtocolStatus, RecordType};
@@ -23,69 +18,15 @@ use crate::status::PageKind;
 /// All that a request needs. If it is dropped without having run, its client is told so.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// The connection's number in its reactor.
+    /// The connection's token in its reactor.
     pub(super) token: u64,
     pub(super) exchange: Arc<Exchange>,
     pub(super) variables: Variables,
     pub(super) body: Body,
-    pub(super) keep_conn: bool,
     /// When it was complete.
     pub(super) ready: Instant,
-    /// Where the connection lives, when another thread runs the request.
-    pub(super) home: Option<Arc<Home>>,
-}
-
-/// The way back to a reactor, for threads that run requests of its connections.
-#[derive(Debug)]
-pub(crate) struct Home {
-    post: Mutex<Post>,
-    any: AtomicBool,
-    /// Wakes the reactor.
-    wake: Arc<OwnedFd>,
-}
-
-/// What has come by it.
-#[derive(Debug, Default)]
-struct Post {
-    finished: Vec<(u64, Arc<Exchange>)>,
-    returned: Vec<Job>,
-}
-
-impl Home {
-    pub(super) fn new(wake: Arc<OwnedFd>) -> Self {
-        Self {
-            post: Mutex::new(Post::default()),
-            any: AtomicBool::new(false),
-            wake,
-        }
-    }
-
-    /// A request has been run, on another thread.
-    pub(super) fn finished(&self, token: u64, exchange: Arc<Exchange>) {
-        self.deliver(|post| post.finished.push((token, exchange)));
-    }
-
-    /// Nobody has run it, or will.
-    pub(super) fn give_back(&self, job: Job) {
-        self.deliver(|post| post.returned.push(job));
-    }
-
-    fn deliver(&self, put: impl FnOnce(&mut Post)) {
-        let mut post = self.post.lock();
-        put(&mut post);
-        self.any.store(true, Ordering::Release);
-        drop(post);
-        wake(&self.wake);
-    }
-
-    /// Requests that have been run since the last call, and those that nobody runs.
-    pub(super) fn take(&self) -> (Vec<(u64, Arc<Exchange>)>, Vec<Job>) {
-        if !self.any.swap(false, Ordering::Acquire) {
-            return Default::default();
-        }
-        let post = std::mem::take(&mut *self.post.lock());
-        (post.finished, post.returned)
-    }
+    /// It is in the pool's count of requests that wait.
+    pub(super) counted: bool,
 }
 
 impl Job {

@@ -2,14 +2,13 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 use signal_hook::consts::SIGQUIT;
 
-use crate::config::{ListenAddress, PoolConfig};
+use crate::config::{ListenAddress, PoolConfig, ProcessManager};
 use crate::descriptor::{first_high, high_fd};
 use crate::engine::{Engine, PhpThread, is_zts, php_version};
 use crate::log::{self, AccessFormat, AccessLog, DEFAULT_ACCESS_FORMAT, LogFile, WorkerStderr};
@@ -26,6 +25,7 @@ mod crew;
 mod driver;
 mod exchange;
 mod handover;
+mod helper;
 mod job;
 mod opcache_watch;
 mod output;
@@ -41,9 +41,9 @@ mod watch;
 
 pub(crate) use allowed_clients::AllowedClients;
 use books::Books;
-use crew::{Crew, News};
+use crew::Crew;
 pub(crate) use driver::PHP_STACK;
-use reactor::{Control, QueueRules, ThreadQueue};
+use reactor::{Control, QueueRules};
 use slow_log::SlowLog;
 use time_limits::{Hooks, TimeLimiter};
 
@@ -81,12 +81,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         php_version(),
         worker.engine.exposes_php(),
     ));
-    let quit = Arc::new(quit_signal()?);
-    let queue = if is_zts() {
-        Some(Arc::new(ThreadQueue::new()?))
-    } else {
-        None
-    };
+    let quit = quit_signal()?;
     if is_zts() {
         // Those that are there from the start; it may have as many as it was given room for.
         let first = Crew::at_start(&worker.config.pm, worker.threads);
@@ -102,6 +97,8 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         slot,
         listeners,
         handover,
+        lanes,
+        lane,
         drain,
         reports,
         control,
@@ -119,58 +116,53 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     let access_log = access_log(&config, &logs, supervisor)?;
     let reports = Arc::new(reports);
     let limiter = limiter(&config, logs.slow.clone(), &slot, &scoreboard, &reports);
-    let serving = Arc::new(AtomicUsize::new(0));
     let logs = Arc::new(logs);
-    let mut control = Some(Control {
+    let control = Control {
         channel: control,
         receive: Box::new({
             let name = config.name.clone();
-            move |channel| receive(channel, &logs, &name)
+            move |channel, lanes| receive(channel, &logs, lanes, &name)
         }),
-    });
-    let (listeners, handover, drain) = (Arc::new(listeners), Arc::new(handover), Arc::new(drain));
-    let queue_rules = QueueRules::new(&config);
-    let undrained = Arc::new(AtomicU32::new(0));
-    let mut make_seat = |crew: Option<&Sender<News>>| -> std::io::Result<_> {
-        let wake = Arc::new(high_fd(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?));
-        let watch = Arc::new(watch::Watch::new()?);
-        let before_waiting = {
-            let watch = Arc::clone(&watch);
-            Arc::new(move || watch.alarm())
-        };
-        let reactor = reactor::Reactor::new(reactor::Sources {
-            pool: config.name.clone(),
-            listeners: Arc::clone(&listeners),
-            handover: Arc::clone(&handover),
-            drain: Arc::clone(&drain),
-            quit: Arc::clone(&quit),
-            wake: Arc::clone(&wake),
-            scoreboard: Arc::clone(&scoreboard),
-            slot: slot.clone(),
-            undrained: Arc::clone(&undrained),
-            limits: config.limits.clone(),
-            queue_rules: queue_rules.clone(),
-            access_log: access_log.clone(),
-            capacity: config.max_children,
-            queue: queue.clone(),
-            allowed: Arc::clone(&allowed),
-            control: control.take(),
-            before_waiting,
-        })?;
-        undrained.fetch_add(1, Ordering::SeqCst);
-        Ok(driver::Seat::new(
-            reactor,
-            watch,
-            wake,
-            Arc::clone(&reports),
-            crew.cloned(),
-            limiter.clone(),
-            &serving,
-        ))
     };
+    let wake = Arc::new(high_fd(eventfd(
+        0,
+        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+    )?));
+    let watch = Arc::new(watch::Watch::new()?);
+    let before_waiting = {
+        let watch = Arc::clone(&watch);
+        Arc::new(move || watch.call())
+    };
+    let reactor = reactor::Reactor::new(reactor::Sources {
+        pool: config.name.clone(),
+        listeners,
+        handover,
+        lanes,
+        lane,
+        drain,
+        quit,
+        wake: Arc::clone(&wake),
+        timer: watch.timer(),
+        scoreboard: Arc::clone(&scoreboard),
+        slot: slot.clone(),
+        limits: config.limits.clone(),
+        queue_rules: QueueRules::new(&config),
+        access_log: access_log.clone(),
+        capacity: config.max_children,
+        allowed,
+        control: Some(control),
+        before_waiting,
+    })?;
+    let (sender, news) = crew::news();
+    let driver = driver::Driver::new(
+        reactor,
+        watch,
+        wake,
+        reports,
+        is_zts().then(|| sender.clone()),
+        limiter,
+        config.pm != ProcessManager::Static,
+    );
     let pool = driver::Pool {
         name: &config.name,
         slot: &slot,
@@ -192,18 +184,20 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
     };
     if !is_zts() {
         let mut php = PhpThread::startup_thread(&engine)?;
-        return Ok(driver::run_alone(&make_seat(None)?, &mut php, &pool));
+        return Ok(driver::run_alone(&driver, &mut php, &pool));
     }
     let crew = Crew {
         name: &config.name,
         engine: &engine,
         pool: &pool,
         scoreboard: &scoreboard,
-        handover: &handover,
         pm: config.pm.clone(),
         most: threads,
-        make_seat: &mut |sender| make_seat(Some(sender)),
+        driver: &driver,
+        sender,
+        news,
     };
+    driver.spawn_helper()?;
     Ok(crew.run())
 }
 
@@ -219,7 +213,7 @@ fn apply_settings(engine: &Engine, config: &PoolConfig) {
 }
 
 /// Does what the pool process says; false if it will say no more.
-fn receive(channel: &Channel, logs: &WorkerLogs, pool: &str) -> bool {
+fn receive(channel: &Channel, logs: &WorkerLogs, lanes: &mut Vec<u32>, pool: &str) -> bool {
     loop {
         match channel.receive() {
             Ok(Received::Message(ToWorker::ReopenLogs(which), descriptors)) => {
@@ -229,6 +223,7 @@ fn receive(channel: &Channel, logs: &WorkerLogs, pool: &str) -> bool {
                     ));
                 }
             }
+            Ok(Received::Message(ToWorker::TakeLane(lane), _)) => lanes.push(lane),
             Ok(Received::Nothing) => return true,
             Ok(Received::Closed) => return false,
             Err(error) => {

@@ -35,6 +35,8 @@ struct State {
     registration: Option<Registration>,
     /// Whether the connection wants to be read.
     reading: bool,
+    /// It is not for a moment, since its only request has just been answered, by a PHP thread that looks at it next.
+    resting: bool,
     /// It is not, since its peer asks for answers of our own and takes none.
     choked: bool,
     /// The peer has closed both ways. epoll would say so for ever, whatever the interest.
@@ -59,6 +61,7 @@ impl Output {
                 sent: 0,
                 registration: None,
                 reading: true,
+                resting: false,
                 choked: false,
                 hung_up: false,
             }),
@@ -178,6 +181,22 @@ impl Output {
         }
     }
 
+    /// Has epoll tell once more what there is now: whoever was told has not read all of it.
+    pub(crate) fn tell_again(&self) {
+        if let Some(registration) = &self.state.lock().registration {
+            registration.set(&self.socket, registration.interest);
+        }
+    }
+
+    /// Has epoll tell nothing of what the peer sends, or again.
+    pub(crate) fn set_resting(&self, resting: bool) {
+        let mut state = self.state.lock();
+        if state.resting != resting {
+            state.resting = resting;
+            self.update_interest(&mut state);
+        }
+    }
+
     /// Ends the connection in one direction or both. The reactor then sees it as closed.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         // A peer that has gone already makes this fail, which is as good.
@@ -261,14 +280,20 @@ impl Output {
             && registration.interest != interest
         {
             registration.interest = interest;
-            // It fails only for a descriptor that is not registered.
-            let _ = epoll::modify(
-                &*registration.epoll,
-                &self.socket,
-                EventData::new_u64(registration.token),
-                interest,
-            );
+            registration.set(&self.socket, interest);
         }
+    }
+}
+
+impl Registration {
+    fn set(&self, socket: &OwnedFd, interest: EventFlags) {
+        // It fails only for a descriptor that is not registered.
+        let _ = epoll::modify(
+            &*self.epoll,
+            socket,
+            EventData::new_u64(self.token),
+            interest,
+        );
     }
 }
 
@@ -279,9 +304,10 @@ impl State {
     }
 
     fn interest(&self) -> EventFlags {
-        let mut interest = EventFlags::empty();
-        if self.reading && !self.choked {
-            interest |= EventFlags::IN;
+        let mut interest = EventFlags::ET;
+        if self.reading && !self.resting && !self.choked {
+            // The second tells an end that comes with the last bytes.
+            interest |= EventFlags::IN | EventFlags::RDHUP;
         }
         if !self.pending.is_empty() {
             interest |= EventFlags::OUT;

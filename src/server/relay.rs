@@ -63,8 +63,27 @@ impl Relay {
             epoll,
             &self.socket,
             EventData::new_u64(token),
-            EventFlags::IN,
+            self.interest(),
         )
+    }
+
+    /// Has epoll tell once more what there is now.
+    pub(super) fn tell_again(&self, epoll: &OwnedFd, token: u64) {
+        // It fails only for a descriptor that is not registered.
+        let _ = epoll::modify(
+            epoll,
+            &self.socket,
+            EventData::new_u64(token),
+            self.interest(),
+        );
+    }
+
+    fn interest(&self) -> EventFlags {
+        if self.paused {
+            EventFlags::ET
+        } else {
+            EventFlags::IN | EventFlags::ET
+        }
     }
 
     /// Whether nobody waits for the answer; dropping the relay tells the sibling.
@@ -77,26 +96,20 @@ impl Relay {
         let pause = self.exchange.output().is_backlogged();
         if pause != self.paused {
             self.paused = pause;
-            let interest = if pause {
-                EventFlags::empty()
-            } else {
-                EventFlags::IN
-            };
-            // It fails only for a descriptor that is not registered.
-            let _ = epoll::modify(epoll, &self.socket, EventData::new_u64(token), interest);
+            self.tell_again(epoll, token);
         }
     }
 
     /// Reads once and passes on what came.
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> Progress {
         match recv(&self.socket, &mut *scratch, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => self.lost(),
+            Ok((0, _)) => Progress::Lost,
             Ok((length, _)) => {
                 self.input.extend_from_slice(&scratch[..length]);
                 self.pass_on()
             }
             Err(Errno::AGAIN | Errno::INTR) => Progress::Open,
-            Err(_) => self.lost(),
+            Err(_) => Progress::Lost,
         }
     }
 
@@ -123,7 +136,7 @@ impl Relay {
                     self.input.extend_from_slice(rest);
                     return Progress::Open;
                 }
-                Err(_) => return self.lost(),
+                Err(_) => return Progress::Lost,
             }
         }
     }
@@ -133,9 +146,12 @@ impl Relay {
         let _ = self.exchange.end(ProtocolStatus::RequestComplete);
     }
 
-    fn lost(&self) -> Progress {
-        // The client gets what there is; the supervisor logs the sibling's end.
+    /// Ends the exchange of a sibling that went away. `alone`: the connection has no other request, and is closed, as it is when the
+    /// process dies that has it; else the client gets what there is.
+    pub(super) fn end_lost(self, alone: bool) {
+        if alone {
+            self.exchange.output().mark_broken();
+        }
         let _ = self.exchange.end(ProtocolStatus::RequestComplete);
-        Progress::Lost
     }
 }

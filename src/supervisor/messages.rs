@@ -52,6 +52,8 @@ pub(crate) struct ReopenedLogs {
 pub(crate) enum ToWorker {
     /// Log files have been opened anew.
     ReopenLogs(ReopenedLogs),
+    /// The owner of this lane has died: what was sent to it is to be received, and what it was told of accepted.
+    TakeLane(u32),
 }
 
 /// What a pool process needs to begin. Descriptors, in this order: the listening sockets, the scoreboard, the sending and

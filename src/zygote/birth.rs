@@ -21,6 +21,7 @@ pub(super) struct Birth {
     pipes: Option<Pipes>,
     ours: Channel,
     theirs: Channel,
+    lane: u32,
 }
 
 impl<E> PoolProcess<E> {
@@ -40,7 +41,13 @@ impl<E> PoolProcess<E> {
             self.children,
             self.share,
         ));
-        let Some(Birth { pipes, theirs, .. }) = self.birth.take() else {
+        let Some(Birth {
+            pipes,
+            theirs,
+            lane,
+            ..
+        }) = self.birth.take()
+        else {
             return EXIT_SOFTWARE;
         };
         title::set(&format!("php-fpm: pool {}", self.start.config.name));
@@ -92,6 +99,8 @@ impl<E> PoolProcess<E> {
             slot,
             listeners: self.listeners,
             handover: self.handover,
+            lanes: self.lanes,
+            lane,
             drain: DrainSignal::new(self.drain, generation, Arc::clone(&self.scoreboard)),
             scoreboard: self.scoreboard,
             reports: Reports::new(self.reports_sender),
@@ -139,7 +148,7 @@ impl<E> PoolProcess<E> {
                         let decorate = self.start.config.decorate_workers_output;
                         pipes.into_parent(&self.start.config.name, number, decorate)
                     });
-                    self.children.add(child, birth.ours, output);
+                    self.children.add(child, birth.lane, birth.ours, output);
                 }
                 Err(error) => {
                     if let Some(share) = &self.share {
@@ -177,6 +186,7 @@ impl<E> PoolProcess<E> {
             pipes: pipes.transpose()?,
             ours,
             theirs,
+            lane: self.children.free_lane(self.lanes.count()),
         })
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Child {
     phase: Phase,
     /// The way down to it.
     control: Channel,
+    /// The lane by which its siblings send to it.
+    lane: u32,
     /// Where it says something, if that is read.
     output: Option<WorkerPipes>,
     /// Requests it had run when it was last looked at, and since when that number has been the same.
@@ -63,6 +65,8 @@ pub(super) struct Burial {
     pub(super) was_retired: bool,
     /// It went by itself and has been replaced.
     pub(super) was_leaving: bool,
+    /// Its lane.
+    pub(super) lane: u32,
 }
 
 impl Children {
@@ -88,7 +92,13 @@ impl Children {
         self.running() < self.wanted
     }
 
-    pub(super) fn add(&mut self, pid: Pid, control: Channel, output: Option<WorkerPipes>) {
+    pub(super) fn add(
+        &mut self,
+        pid: Pid,
+        lane: u32,
+        control: Channel,
+        output: Option<WorkerPipes>,
+    ) {
         let now = Instant::now();
         self.table.insert(
             pid,
@@ -97,11 +107,29 @@ impl Children {
                 serving: false,
                 phase: Phase::Serving,
                 control,
+                lane,
                 output,
                 requests: 0,
                 idle_since: now,
             },
         );
+    }
+
+    /// The lane, of `count`, that the next one is to have: that which the fewest have now.
+    pub(super) fn free_lane(&self, count: u32) -> u32 {
+        let users = |lane| {
+            let lanes = self.table.values().map(|child| child.lane);
+            lanes.filter(|used| *used == lane).count()
+        };
+        (0..count).min_by_key(|lane| users(*lane)).unwrap_or(0)
+    }
+
+    /// Has one that serves take what is in a lane whose owner is dead. False if there is none.
+    pub(super) fn take_lane(&self, lane: u32) -> bool {
+        let serving = self.table.values().filter(|child| child.serving);
+        serving
+            .filter(|child| child.phase == Phase::Serving)
+            .any(|child| child.control.send(&ToWorker::TakeLane(lane), &[]).is_ok())
     }
 
     /// It has said that it serves.
@@ -146,6 +174,7 @@ impl Children {
             served: child.serving,
             was_retired,
             was_leaving: child.phase == Phase::Leaving,
+            lane: child.lane,
         })
     }
 

@@ -26,6 +26,12 @@ impl<E> PoolProcess<E> {
                 if self.at_process_max {
                     self.fork_at = None;
                 }
+                if !exit.is_clean() && self.lanes.count() > 0 {
+                    self.scoreboard.repair_queue(self.start.generation);
+                }
+                if !exit.is_clean() || self.lanes.has_messages(burial.lane) {
+                    self.orphaned_lanes.push(burial.lane);
+                }
                 self.bury(pid, &burial, exit, lost);
             }
         }
@@ -83,6 +89,15 @@ impl<E> PoolProcess<E> {
         } else {
             self.early_deaths = 0;
         }
+    }
+}
+
+impl<E> PoolProcess<E> {
+    /// What siblings had sent to worker processes that died, or the kernel had told them, is seen to by others.
+    pub(super) fn rescue_lanes(&mut self) {
+        let children = &self.children;
+        self.orphaned_lanes
+            .retain(|lane| !children.take_lane(*lane));
     }
 }
 

@@ -19,6 +19,7 @@ mod children;
 mod death;
 mod first_words;
 mod fork;
+mod lanes;
 mod privileges;
 mod worker;
 
@@ -31,6 +32,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid, getppid};
 
+pub(crate) use self::lanes::Lanes;
 pub(crate) use self::privileges::{Identity, IdentityError};
 pub(crate) use self::worker::{
     DrainSignal, Handover, Reports, WorkerLogs, WorkerMessage, WorkerProcess,
@@ -115,6 +117,9 @@ struct PoolProcess<E> {
     drain: OwnedFd,
     listeners: Vec<OwnedFd>,
     handover: Handover,
+    lanes: Lanes,
+    /// Lanes of worker processes that have died, in which something is left.
+    orphaned_lanes: Vec<u32>,
     scoreboard: Arc<Scoreboard>,
     children: Children,
     /// With `process.max`.
@@ -222,6 +227,8 @@ impl<E> PoolProcess<E> {
         };
         drop(scripts_own);
         let manager = Manager::new(start.process_manager(), start.processes);
+        let lanes = Lanes::new(start.processes)?;
+        scoreboard.begin_queue(start.generation);
         Ok(Some(Self {
             children: Children::new(&start.config, manager),
             logs: WorkerLogs {
@@ -247,6 +254,8 @@ impl<E> PoolProcess<E> {
             drain: high_fd(drain),
             listeners: descriptors,
             handover,
+            lanes,
+            orphaned_lanes: Vec::new(),
             scoreboard,
             ready: false,
             ready_since: None,
@@ -292,6 +301,7 @@ impl<E> PoolProcess<E> {
             self.handle_signals();
             self.handle_reports();
             self.handle_control();
+            self.rescue_lanes();
             self.kill_late();
             self.manage(waited.connection);
         }
@@ -417,7 +427,9 @@ impl<E> PoolProcess<E> {
         if self.state != State::Running || !self.ready {
             return;
         }
-        let queued = self.scoreboard.queued();
+        // Worker processes leave connections in the listen queue while all are busy.
+        let backlog = u32::from(self.scoreboard.backlog_since().is_some());
+        let queued = self.scoreboard.queued().max(backlog);
         if self.idle_workers() > 0 {
             self.in_demand = false;
         } else if connection_waits || (self.in_demand && queued > 0) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::lanes::Lanes;
 use crate::config::PoolConfig;
 use crate::log::{self, LogFile, WorkerStderr};
 use crate::scoreboard::{Scoreboard, Slot};
@@ -32,6 +33,10 @@ pub(crate) struct WorkerProcess<E> {
     pub(crate) listeners: Vec<OwnedFd>,
     /// Where connections go to siblings and come from them.
     pub(crate) handover: Handover,
+    /// How siblings of the same generation send requests to each other.
+    pub(crate) lanes: Lanes,
+    /// The lane of this process.
+    pub(crate) lane: u32,
     /// When to end.
     pub(crate) drain: DrainSignal,
     /// The way up to the pool process.

@@ -205,7 +205,6 @@ impl Session {
             let variables = pairs(&job.variables);
             assert_eq!(variables[0].0, b"FCGI_ROLE");
             assert_eq!(variables[1..], one.params);
-            assert!(job.keep_conn == one.keep_conn || self.closing);
             one.job = Some(match &job.body {
                 Body::Stream(_) => Kind::Stream,
                 Body::Empty => {

@@ -39,14 +39,19 @@ impl Reactor {
         self.suspended = Some(end);
     }
 
-    /// How long `turn` may wait: no longer than something that depends on time can.
-    pub(super) fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
+    /// How long a thread may wait for events: no longer than something that depends on time can. `ticks`: it sees to output that
+    /// running requests hold back.
+    pub(crate) fn patience(&self, timeout: Option<Duration>, ticks: bool) -> Option<Duration> {
         let mut longest = timeout.unwrap_or(Duration::MAX);
-        if !self.relays.is_empty() || self.running.iter().any(|running| !running.is_ended()) {
+        let is_any_running = || self.running.iter().any(|running| !running.is_ended());
+        if !self.relays.is_empty() || (ticks && is_any_running()) {
             longest = longest.min(TICK);
         }
         if self.suspended.is_some() || self.drain.is_some() || !self.lingering.is_empty() {
             longest = longest.min(SWEEP);
+        }
+        if self.has_queue_clock() || !self.sent.is_empty() {
+            longest = longest.min(TICK);
         }
         if self.clocked > 0 {
             longest = longest.min(Duration::from_millis(250));
@@ -56,6 +61,9 @@ impl Reactor {
 
     pub(super) fn look_after_time(&mut self) {
         let now = self.now;
+        if !self.sent.is_empty() {
+            self.take_back();
+        }
         if now.saturating_duration_since(self.last_tick) >= TICK {
             self.last_tick = now;
             for running in &self.running {
@@ -70,6 +78,7 @@ impl Reactor {
         if self.suspended.is_some_and(|until| until <= now) {
             self.suspended = None;
             self.set_accepting(true);
+            self.pending_listeners = u64::MAX;
         }
         self.read_lingering(now);
         if self.drain.is_some() {

@@ -1,9 +1,8 @@
 //! How a process takes nothing new and gets rid of what it has.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Reactor;
+use super::{Connection, Reactor};
 
 /// Why this process is to finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +45,12 @@ impl Reactor {
             self.accept_waiting();
         }
         // When the whole pool stops, what waits for it in the channel is still served.
-        self.set_receiving(self.receiving || self.receiving_queue);
-        if first && self.sources.undrained.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // The last of its threads: now the process takes none.
+        self.set_receiving(self.receiving);
+        if first {
             self.sources.slot.set_draining();
+            if std::mem::take(&mut self.is_shown_idle) && self.sources.slot.become_busy() {
+                self.expected = Some(Instant::now());
+            }
         }
         self.drain_connections();
     }
@@ -68,12 +69,7 @@ impl Reactor {
     }
 
     pub(super) fn drain_connections(&mut self) {
-        let quiet: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.is_quiet())
-            .map(|(index, _)| index as u64)
-            .collect();
+        let quiet = self.connections.tokens(Connection::is_quiet);
         for token in quiet {
             self.settle(token);
         }

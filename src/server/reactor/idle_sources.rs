@@ -1,88 +1,127 @@
-//! Where a reactor's connections come from: listeners, siblings, and what other threads of the process share.
+//! Where a reactor's connections come from: listeners and other processes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::draining::Drain;
-use super::{Connection, HANDOVER, LISTENER, Output, QUEUE, Reactor};
+use super::passing::Target;
+use super::{Connection, HANDOVER, LISTENER, Output, Reactor, Waited};
 use crate::descriptor::high_fd;
 use crate::log;
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    /// It is new.
+    Listener,
+    /// Another process has had it; so the request that comes with it, if there is one, has waited.
+    Sibling(Option<Waited>),
+}
+
+/// How often a new connection is read again at once.
+const MORE_READS: u32 = 2;
+
+/// Connections that are accepted in one turn, at most: others send, and end, meanwhile.
+const AT_ONCE: usize = 8;
+/// The same where all are to be in one order.
+const ALL_AT_ONCE: usize = 256;
+
 impl Reactor {
-    /// Takes a connection from each of the listeners that have a bit in `which`, until one has brought a request.
-    pub(super) fn accept(&mut self, which: u64) {
-        for index in 0..self.sources.listeners.len() {
-            if which & 1 << index.min(63) == 0 {
-                continue;
-            }
-            let full = self.is_full();
-            // What waits has woken nobody but us.
-            if full && !self.sources.scoreboard.has_process_below(self.room / 8 * 7) {
-                self.suspend_for("no descriptor is left for a connection");
+    /// Takes new connections from listeners that may have some: until one has brought a request, or all that there are.
+    pub(super) fn accept(&mut self, all: bool) {
+        let most = if all { ALL_AT_ONCE } else { AT_ONCE };
+        for _ in 0..most {
+            if self.pending_listeners == 0 || (!all && !self.ready.is_empty()) {
                 return;
             }
-            // Whoever has room takes one after the other: those on their way are in nobody's count.
-            if full && self.channel_is(PollFlags::IN, &self.sources.handover.receive) {
-                self.suspend();
+            let connections = self.sources.slot.connections();
+            if !self.accept_one(Some(connections)) {
                 return;
-            }
-            if self.sources.scoreboard.connections() >= self.sources.limits.connections {
-                self.warn(&format!(
-                    "{} connections are open, as many as limit.connections (--max-connections) allows: new ones wait",
-                    self.sources.limits.connections
-                ));
-                self.suspend();
-                return;
-            }
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match accept_with(&self.sources.listeners[index], flags) {
-                Ok(socket) if !self.sources.allowed.admits(&socket) => {}
-                Ok(socket) => {
-                    // The limit has been looked at; siblings may exceed it by one each.
-                    let _ = self.sources.slot.add_connection(u32::MAX);
-                    let socket = if full {
-                        self.pass_on(socket)
-                    } else {
-                        Some(socket)
-                    };
-                    if let Some(socket) = socket {
-                        self.adopt(socket, &[], None);
-                        if full {
-                            // It takes one beyond its room, and seldom another.
-                            self.suspend_until(Instant::now() + Duration::from_secs(1));
-                            return;
-                        }
-                    }
-                    if !self.ready.is_empty() {
-                        return;
-                    }
-                }
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    self.suspend_for(&format!("accept: {error}"));
-                    return;
-                }
-                Err(error) => self.warn(&format!("accept: {error}")),
             }
         }
+    }
+
+    /// Takes a new connection, which goes to an idle sibling with fewer than `connections`, or to any if none is given; if there is
+    /// no such sibling, it stays here. False if no more can be taken for now.
+    pub(super) fn accept_one(&mut self, connections: Option<u32>) -> bool {
+        let count = self.sources.listeners.len();
+        let next = (0..count)
+            .map(|index| (self.next_listener + index) % count)
+            .find(|index| self.pending_listeners & 1 << index.min(&63) != 0);
+        let Some(index) = next else {
+            self.pending_listeners = 0;
+            return false;
+        };
+        self.next_listener = index + 1;
+        let full = self.is_full();
+        // What waits has woken nobody but us.
+        if full && !self.sources.scoreboard.has_process_below(self.room / 8 * 7) {
+            self.suspend_for("no descriptor is left for a connection");
+            return false;
+        }
+        // Whoever has room takes one after the other: those on their way are in nobody's count.
+        if full && self.channel_has_connections() {
+            self.suspend();
+            return false;
+        }
+        if self.sources.scoreboard.connections() >= self.sources.limits.connections {
+            self.warn(&format!(
+                "{} connections are open, as many as limit.connections (--max-connections) allows: new ones wait",
+                self.sources.limits.connections
+            ));
+            self.suspend();
+            return false;
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match accept_with(&self.sources.listeners[index], flags) {
+            Ok(socket) if !self.sources.allowed.admits(&socket) => {}
+            Ok(socket) => {
+                // The limit has been looked at; siblings may exceed it by one each.
+                let _ = self.sources.slot.add_connection(u32::MAX);
+                let socket = if full {
+                    self.pass_on(socket, Target::Channel)
+                } else {
+                    self.spread(socket, connections)
+                };
+                if let Some(socket) = socket {
+                    self.is_fresh = true;
+                    self.adopt(socket, &[], Origin::Listener);
+                    if full {
+                        // It takes one beyond its room, and seldom another.
+                        self.suspend_until(Instant::now() + Duration::from_secs(1));
+                        return false;
+                    }
+                }
+            }
+            Err(Errno::AGAIN) => self.pending_listeners &= !(1 << index.min(63)),
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                self.suspend_for(&format!("accept: {error}"));
+                return false;
+            }
+            Err(error) => {
+                self.pending_listeners &= !(1 << index.min(63));
+                self.warn(&format!("accept: {error}"));
+            }
+        }
+        true
     }
 
     /// Takes all that wait in the listen queues when the pool stops: closing those would reset them.
     pub(super) fn accept_waiting(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        for listener in Arc::clone(&self.sources.listeners).iter() {
+        for index in 0..self.sources.listeners.len() {
             while !self.is_full()
-                && let Ok(socket) = accept_with(listener, flags)
+                && let Ok(socket) = accept_with(&self.sources.listeners[index], flags)
             {
                 if self.sources.allowed.admits(&socket) {
                     let _ = self.sources.slot.add_connection(u32::MAX);
-                    self.adopt(socket, &[], None);
+                    self.adopt(socket, &[], Origin::Listener);
                 }
             }
         }
@@ -94,37 +133,43 @@ impl Reactor {
         self.sources.slot.connections().saturating_add(lingering) >= self.room
     }
 
-    /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already. `passed_on` if it comes
-    /// from a sibling: with the time since when the request in `bytes` waits, if there is one.
-    pub(super) fn adopt(
-        &mut self,
-        socket: OwnedFd,
-        bytes: &[u8],
-        passed_on: Option<Option<Instant>>,
-    ) {
-        let waiting_since = passed_on.flatten();
-        let passed_on = passed_on.is_some();
+    /// Makes a connection of ours of a socket, and reads it at once: most have sent their request already. `bytes` have been read
+    /// from it before.
+    pub(super) fn adopt(&mut self, socket: OwnedFd, bytes: &[u8], origin: Origin) {
+        let (passed_on, waited) = match origin {
+            Origin::Listener => (false, None),
+            Origin::Sibling(waited) => (true, waited),
+        };
         let output = Arc::new(Output::new(
             high_fd(socket),
             self.sources.limits.output_buffer,
         ));
-        let index =
-            self.connections
-                .insert(Connection::new(output, &self.sources.limits, passed_on));
-        if !bytes.is_empty() && !self.feed(index, bytes, waiting_since) {
+        let connection = Connection::new(output, &self.sources.limits, passed_on);
+        let index = self.connections.insert(connection);
+        let token = self.connections.token(index);
+        if !bytes.is_empty() && !self.feed(index, bytes, waited) {
             return;
         }
         // Most have sent their request already; one that waited with a sibling may have been aborted meanwhile.
         if passed_on || self.connections[index].is_quiet() {
-            self.read_connection(index);
+            self.read_connection(index, false);
+        }
+        // Of one that has sent a part the rest, or the end, has often come as well.
+        for _ in 0..MORE_READS {
+            if self.connections.get(index).is_some_and(|connection| {
+                connection.is_quiet() && connection.has_begun() && !passed_on
+            }) {
+                self.read_connection(index, false);
+            }
         }
         let Some(connection) = self.connections.get(index) else {
             return;
         };
-        // One that is answered and closed needs no watching.
-        let once = connection.is_received() && self.ready.back().is_some_and(|job| !job.keep_conn);
+        // One that is answered and closed needs no watching, unless that takes long.
+        let mut jobs = self.ready.iter().rev();
+        let once = connection.is_complete() && jobs.any(|job| job.token == token);
         if !once {
-            self.settle(index as u64);
+            self.settle(token);
         }
     }
 
@@ -135,40 +180,34 @@ impl Reactor {
         }
         self.accepting = accept;
         for (listener, number) in self.sources.listeners.iter().zip(LISTENER..) {
-            self.watch(accept, listener.as_fd(), number);
+            self.watch(
+                accept,
+                listener.as_fd(),
+                number,
+                EventFlags::IN | EventFlags::ET,
+            );
         }
     }
 
     pub(super) fn set_receiving(&mut self, receive: bool) {
-        let (channel, queue) = match self.drain_mode() {
-            // A busy process would only put back what it takes.
-            None | Some(Drain::Close) => (receive, receive),
-            // What threads of this process share is still to be run by them.
-            Some(Drain::HandOver) => (false, receive),
-        };
-        if channel != self.receiving {
-            self.receiving = channel;
-            self.watch_shared(channel, HANDOVER);
+        // A process whose connections others take would only put back what it takes.
+        let receive = receive && matches!(self.drain_mode(), None | Some(Drain::Close));
+        if receive != self.receiving {
+            self.receiving = receive;
+            // What is in the channel is told until it is empty: it is seldom used, and nobody may miss it.
+            self.watch(
+                receive,
+                self.sources.handover.receive.as_fd(),
+                HANDOVER,
+                EventFlags::IN,
+            );
         }
-        if queue != self.receiving_queue {
-            self.receiving_queue = queue;
-            self.watch_shared(queue, QUEUE);
-        }
-    }
-
-    fn watch_shared(&self, watch: bool, token: u64) {
-        let descriptor = match (token, &self.sources.queue) {
-            (QUEUE, Some(queue)) => queue.as_fd(),
-            (QUEUE, None) => return,
-            _ => self.sources.handover.receive.as_fd(),
-        };
-        self.watch(watch, descriptor, token);
     }
 
     /// Puts something that others watch too into epoll, or takes it out.
-    fn watch(&self, watch: bool, descriptor: BorrowedFd<'_>, token: u64) {
+    fn watch(&self, watch: bool, descriptor: BorrowedFd<'_>, token: u64, flags: EventFlags) {
         let result = if watch {
-            let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+            let flags = flags | EventFlags::EXCLUSIVE;
             epoll::add(&*self.epoll, descriptor, EventData::new_u64(token), flags)
         } else {
             epoll::delete(&*self.epoll, descriptor)

@@ -1,55 +1,52 @@
 //! The sockets of one worker process: accepts, reads, times out and closes connections, and yields requests that are
-//! ready to run. One thread at a time drives it; which one is `driver.rs`'s business.
+//! ready to run. PHP threads and the helper thread share it (`driver.rs`): each waits in epoll without its lock, and takes the
+//! lock to handle what has happened. `dispatch.rs` says who runs a request.
 //!
-//! # Who takes what
-//!
-//! New connections, and connections that siblings have handed over, are *idle sources*: they are taken only while this process
-//! can run a request at once (or, for new connections, while no process of the pool can, so that they do not wait in the
-//! kernel's backlog where no limit of ours sees them). A request that is ready on a connection of a busy process goes into the
-//! hand-over channel with its connection, whether or not somebody is idle now: the first to become idle takes it. Threads
-//! of one process pass the request alone, through a [`ThreadQueue`]: its connection stays where it is.
+//! Everything is registered edge-triggered: an event is told to one thread, which handles it whatever it does next. (With
+//! level-triggered events the kernel would wake the helper for each event of an idle PHP thread.)
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, write};
 use rustix::net::{RecvFlags, Shutdown, recv};
 use slab::Slab;
 
 use super::allowed_clients::AllowedClients;
 use super::connection::{Connection, Surroundings};
 use super::exchange::Exchange;
-use super::job::{Home, Job};
+use super::job::Job;
 use super::output::Output;
 use super::relay::Relay;
 use crate::config::Limits;
 use crate::descriptor::{high_fd, high_room};
 use crate::fastcgi::ProtocolStatus;
 use crate::log::{self, AccessLog, AccessWriter};
-use crate::scoreboard::{Scoreboard, Slot};
+use crate::scoreboard::{Moment, Reservation, Scoreboard, Slot};
+use crate::supervisor::messages::Channel;
 
 mod clock;
+mod connections;
+mod dispatch;
 mod draining;
 mod idle_sources;
 mod passing;
 mod queueing;
 
+use connections::Connections;
 use draining::{Cause, Drain};
-pub(crate) use passing::ThreadQueue;
+use passing::Target;
 pub(crate) use queueing::QueueRules;
 
-/// How often the I/O side looks after running requests: output that a script holds back leaves that soon.
+/// How often the helper looks after running requests: output that a script holds back leaves that soon.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 /// How often it looks after everything else that depends on time.
 const SWEEP: Duration = Duration::from_millis(100);
-/// Turns in which idle sources may be passed over because connections of our own kept us busy.
-const PATIENCE: u32 = 16;
 /// How long a closed connection is read on, so that the kernel does not reset it under the answer.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -64,26 +61,30 @@ const HANDOVER: u64 = 1 << 41;
 const WAKE: u64 = 1 << 42;
 const DRAIN: u64 = 1 << 43;
 const QUIT: u64 = 1 << 44;
-const QUEUE: u64 = 1 << 45;
+const LANE: u64 = 1 << 45;
 const CONTROL: u64 = 1 << 46;
 const RELAY: u64 = 1 << 47;
+const TIMER: u64 = 1 << 48;
 
 /// Everything a reactor is given.
 pub(crate) struct Sources {
     /// The pool's name.
     pub(crate) pool: String,
-    pub(crate) listeners: Arc<Vec<OwnedFd>>,
-    pub(crate) handover: Arc<crate::zygote::Handover>,
+    pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) handover: crate::zygote::Handover,
+    /// How siblings of the same generation send to each other, and the lane of this process.
+    pub(crate) lanes: crate::zygote::Lanes,
+    pub(crate) lane: u32,
     /// Becomes readable when this process is to finish; says whether others take its connections.
-    pub(crate) drain: Arc<crate::zygote::DrainSignal>,
+    pub(crate) drain: crate::zygote::DrainSignal,
     /// Becomes readable on SIGQUIT, and stays so.
-    pub(crate) quit: Arc<OwnedFd>,
-    /// An eventfd: interrupts [`Reactor::turn`].
+    pub(crate) quit: OwnedFd,
+    /// An eventfd: wakes a thread that waits for events.
     pub(crate) wake: Arc<OwnedFd>,
+    /// The timer for requests that take long.
+    pub(crate) timer: Arc<OwnedFd>,
     pub(crate) scoreboard: Arc<Scoreboard>,
     pub(crate) slot: Slot,
-    /// PHP threads of this process that still take requests.
-    pub(crate) undrained: Arc<AtomicU32>,
     pub(crate) limits: Limits,
     /// What becomes of requests that have to wait.
     pub(crate) queue_rules: QueueRules,
@@ -93,20 +94,21 @@ pub(crate) struct Sources {
     pub(crate) allowed: Arc<AllowedClients>,
     /// Requests that the pool runs at once.
     pub(crate) capacity: u32,
-    /// Where requests go that other threads of this process may run, if there are any; else whole connections go to
-    /// sibling processes.
-    pub(crate) queue: Option<Arc<ThreadQueue>>,
-    /// The way down from the pool process; one reactor of a process has it.
+    /// The way down from the pool process.
     pub(crate) control: Option<Control>,
     /// Called by a PHP thread before it waits for its client's body.
     pub(crate) before_waiting: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// Receives what the pool process has sent; see [`Control`].
+pub(crate) type Receive = Box<dyn Fn(&Channel, &mut Vec<u32>) -> bool + Send>;
+
 /// Messages from the pool process.
 pub(crate) struct Control {
-    pub(crate) channel: crate::supervisor::messages::Channel,
-    /// Called when there is something to receive; false if nothing will come any more.
-    pub(crate) receive: Box<dyn Fn(&crate::supervisor::messages::Channel) -> bool + Send>,
+    pub(crate) channel: Channel,
+    /// Called when there is something to receive, with room for the lanes that are to be looked at; false if nothing will come
+    /// any more.
+    pub(crate) receive: Receive,
 }
 
 /// See the module's documentation.
@@ -115,34 +117,45 @@ pub(crate) struct Reactor {
     scratch: Vec<u8>,
     sources: Sources,
     values: Vec<(&'static [u8], Vec<u8>)>,
-    connections: Slab<Connection>,
+    connections: Connections,
     /// Connections that are only read until their peer closes them.
     lingering: VecDeque<(Instant, OwnedFd)>,
     relays: Slab<Relay>,
+    /// Requests that wait for a PHP thread, by when they became ready.
     ready: VecDeque<Job>,
     new_jobs: Vec<Job>,
     /// Requests that run in this process, for ticks.
     running: Vec<Arc<Exchange>>,
-    home: Arc<Home>,
-    /// See [`set_running`](Self::set_running).
-    runs: bool,
     refusals: Option<AccessWriter>,
-    /// A connection has had several requests open at once.
-    multiplexed: bool,
     held: usize,
     /// Connections with a deadline.
     clocked: usize,
     /// Whether listeners and the hand-over channel are in epoll.
     accepting: bool,
     receiving: bool,
-    receiving_queue: bool,
+    /// Listeners that may have connections, a bit each.
+    pending_listeners: u64,
+    next_listener: usize,
+    /// A connection has been accepted since a PHP thread had nothing to do.
+    is_fresh: bool,
+    /// What siblings see of this process.
+    is_shown_idle: bool,
+    /// A sibling has reserved this process since it was last shown as idle.
+    was_reserved: bool,
+    /// A sibling has had this process look into the queue.
+    called: bool,
+    /// What has been sent to idle siblings, and when; for a moment.
+    sent: Vec<(Reservation, Instant)>,
+    /// A sibling had reserved this process when it began to drain: what it sends is waited for.
+    expected: Option<Instant>,
+    /// The timer has rung.
+    rang: bool,
     /// Accepting is off until then, for want of descriptors or because the limit is reached.
     suspended: Option<Instant>,
     drain: Option<Cause>,
     /// When that began.
     drain_since: Option<Instant>,
-    passed_over: u32,
-    /// When the last turn ended.
+    /// When events were last handled, or a request looked for.
     now: Instant,
     last_tick: Instant,
     last_sweep: Instant,
@@ -159,31 +172,22 @@ impl Reactor {
     /// The system's.
     pub(crate) fn new(sources: Sources) -> Result<Self, Errno> {
         let epoll = Arc::new(high_fd(epoll::create(CreateFlags::CLOEXEC)?));
-        epoll::add(
-            &*epoll,
-            &*sources.wake,
-            EventData::new_u64(WAKE),
-            EventFlags::IN,
-        )?;
-        epoll::add(
-            &*epoll,
-            &*sources.drain,
-            EventData::new_u64(DRAIN),
-            EventFlags::IN,
-        )?;
-        epoll::add(
-            &*epoll,
-            &*sources.quit,
-            EventData::new_u64(QUIT),
-            EventFlags::IN,
-        )?;
+        let mut own = vec![
+            (sources.wake.as_fd(), WAKE),
+            (sources.timer.as_fd(), TIMER),
+            (sources.drain.as_fd(), DRAIN),
+            (sources.quit.as_fd(), QUIT),
+        ];
         if let Some(control) = &sources.control {
-            epoll::add(
-                &*epoll,
-                &control.channel,
-                EventData::new_u64(CONTROL),
-                EventFlags::IN,
-            )?;
+            own.push((control.channel.as_fd(), CONTROL));
+        }
+        if let Some(lane) = sources.lanes.receiver(sources.lane) {
+            own.push((lane, LANE));
+            sources.slot.set_lane(sources.lane);
+        }
+        for (descriptor, token) in own {
+            let flags = EventFlags::IN | EventFlags::ET;
+            epoll::add(&*epoll, descriptor, EventData::new_u64(token), flags)?;
         }
         let limits = &sources.limits;
         let values: Vec<(&'static [u8], Vec<u8>)> = vec![
@@ -211,99 +215,67 @@ impl Reactor {
             .access_log
             .as_ref()
             .map(|log| AccessWriter::new(Arc::clone(log)));
-        let home = Arc::new(Home::new(Arc::clone(&sources.wake)));
+        let lanes = sources.lanes.count() * 2;
         Ok(Self {
             epoll,
             scratch: vec![0; 64 << 10],
             sources,
             values,
-            connections: Slab::new(),
+            connections: Connections::default(),
             lingering: VecDeque::new(),
             relays: Slab::new(),
             ready: VecDeque::new(),
             new_jobs: Vec::new(),
             running: Vec::new(),
-            home,
-            runs: false,
             refusals,
-            multiplexed: false,
             held: 0,
             clocked: 0,
             accepting: false,
             receiving: false,
-            receiving_queue: false,
+            pending_listeners: 0,
+            next_listener: 0,
+            is_fresh: false,
+            is_shown_idle: false,
+            was_reserved: false,
+            called: false,
+            sent: Vec::new(),
+            expected: None,
+            rang: false,
             suspended: None,
             drain: None,
             drain_since: None,
-            passed_over: 0,
             now,
             last_tick: now,
             last_sweep: now,
             warned: None,
             want_told: None,
-            room: u32::try_from(high_room()).unwrap_or(u32::MAX).max(1),
+            room: u32::try_from(high_room())
+                .unwrap_or(u32::MAX)
+                .saturating_sub(lanes)
+                .max(1),
         })
     }
 
-    /// This process can run a request now: takes from the idle sources.
-    pub(crate) fn become_idle(&mut self) {
-        self.set_accepting(true);
-        self.set_receiving(true);
+    /// What to wait in for events, without the lock.
+    pub(crate) fn epoll(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.epoll)
     }
 
-    /// This process is busy, and so stays for a while. Answers whether all others of the pool are busy too.
-    pub(crate) fn become_busy(&mut self) -> bool {
-        // EPOLLEXCLUSIVE has woken nobody else for what was passed over: take it, so that it reaches a sibling.
-        if std::mem::take(&mut self.passed_over) > 0 {
-            self.receive();
-            if self.accepting {
-                self.accept(u64::MAX);
-            }
-        }
-        self.set_receiving(false);
-        let all_busy = self.sources.scoreboard.idle_workers() == 0;
-        self.set_accepting(all_busy);
-        all_busy
-    }
-
-    /// Whoever drives it from now on ticks a whole interval later.
+    /// Whoever looks after running requests from now on does so for the first time a whole interval later.
     pub(crate) fn start_ticking(&mut self) {
         self.last_tick = Instant::now();
     }
 
-    /// The next request to run.
-    pub(crate) fn next_job(&mut self) -> Option<Job> {
-        loop {
-            let job = self.ready.pop_front()?;
-            if self.is_unwanted(&job) {
-                self.drop_job(job);
-                continue;
-            }
-            if self.is_late(&job) {
-                self.refuse_late(job);
-                continue;
-            }
-            if job.home.is_none() {
-                self.running.push(Arc::clone(&job.exchange));
-            }
-            return Some(job);
-        }
-    }
-
-    /// The time at which [`turn`](Self::turn) began to handle events.
+    /// When events were last handled, or a request looked for.
     pub(crate) fn now(&self) -> Instant {
         self.now
     }
 
-    /// Whether no other request than the next can come while it runs, as far as one can know.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.connections.len() <= 1 && !self.multiplexed
-    }
-
-    /// A request of a connection of ours that [`next_job`](Self::next_job) gave out, here or on another thread, has been run.
+    /// A request that [`next_job`](Self::next_job) gave out has been run.
     pub(crate) fn finish(&mut self, token: u64, exchange: Arc<Exchange>) {
         self.running
             .retain(|running| !Arc::ptr_eq(running, &exchange));
+        exchange.output().set_resting(false);
         // With it goes the last other handle on the connection's socket: `remove` looks at that.
         drop(exchange);
         self.settle(token);
@@ -319,111 +291,88 @@ impl Reactor {
         self.dispose(job, |job| job.refuse(status));
     }
 
-    fn dispose(&mut self, job: Job, refuse: impl FnOnce(Job)) {
-        let (token, home, exchange) = (job.token, job.home.clone(), Arc::clone(&job.exchange));
+    fn dispose(&mut self, mut job: Job, refuse: impl FnOnce(Job)) {
+        self.uncount(&mut job);
+        let (token, exchange) = (job.token, Arc::clone(&job.exchange));
         refuse(job);
-        match home {
-            Some(home) => home.finished(token, exchange),
-            None => self.finish(token, exchange),
-        }
+        self.finish(token, exchange);
     }
 
     /// Forgets what was to be run for a connection that is going away.
     fn forget_ready(&mut self, token: u64) {
-        self.ready
-            .retain(|job| job.home.is_some() || job.token != token);
+        while let Some(at) = self.ready.iter().position(|job| job.token == token) {
+            drop(self.dequeue(at));
+        }
     }
 
     /// Whether this process is to exit and has nothing left to do.
     pub(crate) fn is_finished(&self) -> bool {
-        let empty = self.ready.is_empty() && self.running.is_empty() && self.connections.is_empty();
+        let empty = self.ready.is_empty()
+            && self.running.is_empty()
+            && self.connections.is_empty()
+            && self.expected.is_none_or(|since| since.elapsed() >= SWEEP)
+            // If this process alone ends, others take what is there.
+            && (self.sources.lanes.count() == 0
+                || !self.sources.slot.has_queue()
+                || (self.drain == Some(Cause::Quit) && self.sources.slot.has_serving_sibling()));
         match self.drain_mode() {
             None => false,
             Some(Drain::HandOver) => empty,
-            Some(Drain::Close) => {
-                empty && !self.channel_is(PollFlags::IN, &self.sources.handover.receive)
-            }
+            Some(Drain::Close) => empty && !self.channel_has_connections(),
         }
     }
 
-    /// Waits for events, for `timeout` at most, and handles them. Requests that become ready are for
-    /// [`next_job`](Self::next_job).
-    pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
-        // Requests that are ready here are those that `hand_over_ready` could not pass on: they wait for something too.
-        let timeout = self.patience(timeout);
-        let timespec = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        });
-        let mut buffer = [MaybeUninit::<Event>::uninit(); EVENTS];
-        let events = match epoll::wait(&*self.epoll, &mut buffer, timespec.as_ref()) {
-            Ok((events, _)) => events,
-            Err(Errno::INTR) => &mut [],
-            Err(error) => {
-                self.warn(&format!("epoll_wait: {error}"));
-                return;
-            }
-        };
+    /// Handles events. Requests that become ready are for [`next_job`](Self::next_job), or have to
+    /// [wait](Self::place_waiting).
+    pub(crate) fn handle(&mut self, events: impl IntoIterator<Item = Arrived>) {
         // Not the time before the wait: what has come has come now.
         self.now = Instant::now();
-        let (finished, returned) = self.home.take();
-        for (token, exchange) in finished {
-            self.finish(token, exchange);
-        }
-        for job in returned {
-            self.take_back(job);
-        }
-        // The hand-over channel or the queue; listeners, a bit each.
-        let mut idle_sources = (false, 0_u64);
-        let accepting = self.accepting;
-        for Event { flags, data } in events.iter().copied() {
-            match data.u64() {
-                WAKE => {
-                    let mut count = [0; 8];
-                    let _ = read(&*self.sources.wake, &mut count);
-                }
+        for (token, flags) in events {
+            match token {
+                WAKE => {}
+                TIMER => self.rang = true,
                 DRAIN => {
                     self.start_drain(Cause::Generation);
-                    let _ = epoll::delete(&*self.epoll, &*self.sources.drain);
+                    let _ = epoll::delete(&*self.epoll, &self.sources.drain);
                 }
                 QUIT => {
                     self.start_drain(Cause::Quit);
-                    let _ = epoll::delete(&*self.epoll, &*self.sources.quit);
+                    let _ = epoll::delete(&*self.epoll, &self.sources.quit);
                 }
                 CONTROL => self.receive_control(),
-                HANDOVER | QUEUE => idle_sources.0 = true,
+                HANDOVER => self.receive_handover(),
+                LANE => self.receive_lane(self.sources.lane),
                 token if token >= RELAY => {
                     self.relay_event(usize::try_from(token - RELAY).unwrap_or(usize::MAX));
                 }
-                token if token >= LISTENER => idle_sources.1 |= 1 << (token - LISTENER).min(63),
+                token if token >= LISTENER => {
+                    self.pending_listeners |= 1 << (token - LISTENER).min(63);
+                }
                 token => self.connection_event(token, flags),
-            }
-        }
-        if idle_sources != (false, 0) {
-            // Whoever is idle serves them; we do when we have nothing of our own to do, or have let them wait enough.
-            if self.ready.is_empty() || self.passed_over >= PATIENCE {
-                self.passed_over = 0;
-                if idle_sources.0 {
-                    self.receive();
-                }
-                if idle_sources.1 != 0 && accepting && (self.ready.is_empty() || !idle_sources.0) {
-                    self.accept(idle_sources.1);
-                }
-            } else {
-                self.passed_over += 1;
             }
         }
         self.look_after_time();
     }
 
+    /// Whether the timer has rung since the last call.
+    pub(crate) fn has_rung(&mut self) -> bool {
+        std::mem::take(&mut self.rang)
+    }
+
     fn receive_control(&mut self) {
+        let mut lanes = Vec::new();
         let closed = self
             .sources
             .control
-            .take_if(|control| !(control.receive)(&control.channel));
+            .take_if(|control| !(control.receive)(&control.channel, &mut lanes));
         if let Some(control) = closed {
             // It fails only for a descriptor that is not registered.
             let _ = epoll::delete(&*self.epoll, &control.channel);
+        }
+        for lane in lanes {
+            self.receive_lane(lane);
+            // Nor has its owner accepted what it was told of.
+            self.pending_listeners = u64::MAX;
         }
     }
 
@@ -442,7 +391,8 @@ impl Reactor {
             }
         }
         if flags.contains(EventFlags::IN) {
-            self.read_connection(index);
+            let is_closed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+            self.read_connection(index, is_closed);
         } else if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
             self.close_input(index);
             self.connections[index].output().hang_up();
@@ -450,7 +400,8 @@ impl Reactor {
         self.settle(token);
     }
 
-    fn read_connection(&mut self, index: usize) {
+    /// Reads once. `more`: the end of what the peer sends can be read too.
+    fn read_connection(&mut self, index: usize, more: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let socket = Arc::clone(self.connections[index].output());
         match recv(socket.socket(), scratch.as_mut_slice(), RecvFlags::DONTWAIT) {
@@ -463,8 +414,13 @@ impl Reactor {
             }
             Ok((length, _)) => {
                 self.feed(index, &scratch[..length], None);
+                // After less than there was room for nothing is left, and what comes later is told.
+                if more || length == scratch.len() {
+                    socket.tell_again();
+                }
             }
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::INTR) => socket.tell_again(),
+            Err(Errno::AGAIN) => {}
             Err(_) => {
                 self.close_input(index);
                 socket.deregister();
@@ -479,7 +435,8 @@ impl Reactor {
 
     /// Lets a connection decode bytes; false when that closed it. A request that becomes ready by it waits since now, unless it has
     /// waited with a sibling before.
-    fn feed(&mut self, index: usize, bytes: &[u8], waiting_since: Option<Instant>) -> bool {
+    fn feed(&mut self, index: usize, bytes: &[u8], waited: Option<Waited>) -> bool {
+        let token = self.connections.token(index);
         let connection = &mut self.connections[index];
         let clocked = connection.deadline().is_some();
         let mut jobs = std::mem::take(&mut self.new_jobs);
@@ -488,28 +445,29 @@ impl Reactor {
             &mut Surroundings {
                 limits: &self.sources.limits,
                 values: &self.values,
-                token: index as u64,
+                token,
                 now: self.now,
                 before_waiting: &self.sources.before_waiting,
                 held: &mut self.held,
                 ready: &mut jobs,
             },
         );
-        self.multiplexed |= connection.dispatched() > 1;
         match (clocked, connection.deadline().is_some()) {
             (false, true) => self.clocked += 1,
             (true, false) => self.clocked -= 1,
             _ => {}
         }
-        if let (Some(job), Some(since)) = (jobs.first_mut(), waiting_since) {
-            job.ready = since;
+        match (jobs.first_mut(), waited) {
+            (Some(job), Some(waited)) => {
+                job.ready = waited.since;
+                job.counted = waited.counted;
+            }
+            // It is incomplete, or has been aborted.
+            (None, Some(Waited { counted: true, .. })) => self.sources.slot.remove_queued(),
+            _ => {}
         }
         for job in jobs.drain(..) {
-            if self.ready.len() > self.sources.limits.queue as usize {
-                self.refuse_for_want_of_room(job);
-            } else {
-                self.ready.push_back(job);
-            }
+            self.enqueue(job);
         }
         self.new_jobs = jobs;
         if let Err(error) = result {
@@ -543,7 +501,7 @@ impl Reactor {
         {
             match drain {
                 Drain::HandOver => {
-                    drop(self.hand_over(token, None));
+                    drop(self.hand_over(token, None, Target::Channel));
                     return;
                 }
                 Drain::Close if !self.brings_request(index) => {
@@ -585,7 +543,7 @@ impl Reactor {
 
     fn remove(&mut self, index: usize) {
         // Its number may be another connection's soon.
-        self.forget_ready(index as u64);
+        self.forget_ready(self.connections.token(index));
         let connection = self.connections.remove(index);
         if connection.deadline().is_some() {
             self.clocked -= 1;
@@ -610,9 +568,7 @@ impl Reactor {
     }
 
     fn index(&self, token: u64) -> Option<usize> {
-        usize::try_from(token)
-            .ok()
-            .filter(|index| self.connections.contains(*index))
+        self.connections.index(token)
     }
 
     /// Logs a line, but not the same trouble more than ten times a second.
@@ -625,6 +581,32 @@ impl Reactor {
     }
 }
 
+/// How a request has waited with a sibling.
+#[derive(Debug, Clone, Copy)]
+struct Waited {
+    since: Instant,
+    /// It is in this pool's count of those that wait.
+    counted: bool,
+}
+
+/// The same moment on the clock that processes share.
+fn moment(instant: Instant) -> Moment {
+    let (start, moment) = *START.get_or_init(|| (Instant::now(), Moment::now()));
+    match instant.checked_duration_since(start) {
+        Some(after) => moment.after(after),
+        None => moment.before(start - instant),
+    }
+}
+
+fn instant(since: Moment) -> Instant {
+    let (start, moment) = *START.get_or_init(|| (Instant::now(), Moment::now()));
+    let before = start.checked_sub(moment.since(since)).unwrap_or(start);
+    before + since.since(moment)
+}
+
+/// One moment on both clocks.
+static START: OnceLock<(Instant, Moment)> = OnceLock::new();
+
 /// Whether bytes, or the end, can be read.
 fn has_input(socket: BorrowedFd<'_>) -> bool {
     let mut wanted = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
@@ -635,7 +617,36 @@ fn has_input(socket: BorrowedFd<'_>) -> bool {
     matches!(poll(&mut wanted, Some(&now)), Ok(1..))
 }
 
-/// Interrupts a [`Reactor::turn`] that another thread is in.
+/// What epoll tells: about which of its descriptors, and what.
+pub(crate) type Arrived = (u64, EventFlags);
+
+/// What [`Reactor::handle`] takes.
+pub(crate) fn arrived(events: &[Event]) -> impl Iterator<Item = Arrived> {
+    events.iter().map(|event| (event.data.u64(), event.flags))
+}
+
+/// Waits in `epoll`, for `timeout` at most. An error is one that waiting again does not mend.
+pub(crate) fn wait<'e>(
+    epoll: &OwnedFd,
+    events: &'e mut [MaybeUninit<Event>],
+    timeout: Option<Duration>,
+) -> &'e [Event] {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    });
+    match epoll::wait(epoll, events, timeout.as_ref()) {
+        Ok((events, _)) => events,
+        Err(_) => &[],
+    }
+}
+
+/// Room for events.
+pub(crate) fn events() -> [MaybeUninit<Event>; EVENTS] {
+    [MaybeUninit::uninit(); EVENTS]
+}
+
+/// Wakes a thread that waits in the reactor's epoll.
 pub(crate) fn wake(descriptor: &OwnedFd) {
     // It fails only when the counter is full, and then it is readable.
     let _ = write(descriptor, &1_u64.to_ne_bytes());

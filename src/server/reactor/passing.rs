@@ -1,186 +1,109 @@
-//! Passing work between sibling processes: whole connections through the hand-over channel, and single requests of a shared
+//! Passing work to other processes: whole connections through lanes and the hand-over channel, and single requests of a shared
 //! connection through relays.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
-use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::{Errno, read};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::draining::Cause;
-use super::draining::Drain;
-use super::{RELAY, Reactor, wake};
-use crate::descriptor::high_fd;
-use crate::scoreboard::Moment;
+use super::idle_sources::Origin;
+use super::{RELAY, Reactor, Waited, instant, moment};
 use crate::server::connection::Connection;
-use crate::server::handover::{self, Label, Lost};
+use crate::server::handover::{self, Label, Lost, Message, Parcel};
 use crate::server::job::Job;
 use crate::server::relay::{Progress, Relay};
 
-/// Requests that threads of one process have for each other.
-#[derive(Debug)]
-pub(crate) struct ThreadQueue {
-    jobs: Mutex<VecDeque<Job>>,
-    /// Counts them, for epoll.
-    ready: OwnedFd,
-    /// PHP threads that may run them.
-    runners: AtomicUsize,
-}
-
-impl ThreadQueue {
-    pub(crate) fn new() -> Result<Self, Errno> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
-        Ok(Self {
-            jobs: Mutex::new(VecDeque::new()),
-            ready: high_fd(eventfd(0, flags)?),
-            runners: AtomicUsize::new(0),
-        })
-    }
-
-    fn has_runner(&self) -> bool {
-        self.runners.load(Ordering::SeqCst) > 0
-    }
-
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ready.as_fd()
-    }
-
-    fn push(&self, job: Job) {
-        self.jobs.lock().push_back(job);
-        wake(&self.ready);
-    }
-
-    pub(super) fn pop(&self) -> Option<Job> {
-        let mut count = [0; 8];
-        // Whoever takes one from the count may take one from the queue.
-        read(&self.ready, &mut count).ok()?;
-        self.jobs.lock().pop_front()
-    }
-
-    /// Since when the one that has been longest in it waits.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.jobs.lock().front().map(|job| job.ready)
-    }
+/// Where a connection or a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To any process of the pool that goes on when this one ends.
+    Channel,
+    /// To the sibling that has this lane.
+    Lane(u32),
+    /// To whichever sibling is next to have nothing to do.
+    Queue,
 }
 
 impl Reactor {
-    /// What a busy process does with requests that are ready: they go where somebody can run them.
+    /// What a process does with requests that are ready when it is to end and others go on.
     pub(crate) fn hand_over_ready(&mut self) {
-        if let Some(queue) = &self.sources.queue {
-            let queue = Arc::clone(queue);
-            if queue.has_runner() || self.drain_mode() != Some(Drain::HandOver) {
-                while let Some(job) = self.ready.pop_front() {
-                    self.share(&queue, job);
-                }
-                return;
-            }
-            // All threads are stuck, and another process takes over: it gets what waits for them, connections and all.
-            while let Some(job) = queue.pop() {
-                self.sources.slot.remove_queued();
-                self.send_home(job);
-            }
-        }
         let mut waiting = std::mem::take(&mut self.ready);
         while let Some(job) = waiting.pop_front() {
-            let Some(index) = self.index(job.token) else {
+            if self.index(job.token).is_none() {
                 continue;
-            };
+            }
             if self.is_unwanted(&job) {
                 self.drop_job(job);
-                continue;
-            }
-            let connection = &self.connections[index];
-            if connection.dispatched() > 1 {
-                if let Err(job) = self.relay(job) {
-                    self.ready.push_back(job);
-                }
-                continue;
-            }
-            if !connection.output().is_flushed() {
+            } else if let Err(job) = self.send_job(job, Target::Channel) {
                 self.ready.push_back(job);
-                continue;
-            }
-            let token = job.token;
-            if let Err(job) = self.hand_over(token, Some(job)) {
-                self.ready.extend(job);
-                break;
             }
         }
-        self.ready.append(&mut waiting);
     }
 
-    /// Gives a request that nobody here will run back to who has its connection.
-    fn send_home(&mut self, mut job: Job) {
-        match job.home.take() {
-            Some(home) if !Arc::ptr_eq(&home, &self.home) => home.give_back(job),
-            _ => self.take_back(job),
-        }
-    }
-
-    /// A request of a connection of ours that nobody has run.
-    pub(super) fn take_back(&mut self, job: Job) {
-        self.running
-            .retain(|running| !Arc::ptr_eq(running, &job.exchange));
-        self.ready.push_back(job);
-    }
-
-    /// Whether the PHP thread of this reactor may run requests of all.
-    pub(crate) fn set_running(&mut self, runs: bool) {
-        let Some(queue) = &self.sources.queue else {
-            return;
+    /// Has another process run a request. It comes back if that is impossible now.
+    pub(super) fn send_job(&mut self, job: Job, target: Target) -> Result<(), Job> {
+        let Some(index) = self.index(job.token) else {
+            return Err(job);
         };
-        if std::mem::replace(&mut self.runs, runs) != runs {
-            if runs {
-                queue.runners.fetch_add(1, Ordering::SeqCst);
-            } else {
-                queue.runners.fetch_sub(1, Ordering::SeqCst);
-            }
+        let connection = &self.connections[index];
+        if connection.is_shared() && target != Target::Channel || connection.dispatched() > 1 {
+            return self.relay(job, target);
+        }
+        if !connection.output().is_flushed() {
+            return Err(job);
+        }
+        match self.hand_over(job.token, Some(job), target) {
+            Err(Some(job)) => Err(job),
+            Ok(()) | Err(None) => Ok(()),
         }
     }
 
-    /// Lets any thread of this process run a request.
-    fn share(&mut self, queue: &ThreadQueue, mut job: Job) {
-        if self.is_unwanted(&job) {
-            return self.drop_job(job);
+    fn sender(&self, target: Target) -> Option<BorrowedFd<'_>> {
+        match target {
+            Target::Channel => Some(self.sources.handover.send.as_fd()),
+            Target::Lane(lane) => self.sources.lanes.sender(lane),
+            Target::Queue => self.sources.lanes.queue_sender(),
         }
-        if !self.sources.slot.add_queued(self.sources.limits.queue) {
-            return self.refuse_for_want_of_room(job);
-        }
-        if job.home.is_none() {
-            self.running.push(Arc::clone(&job.exchange));
-            job.home = Some(Arc::clone(&self.home));
-        }
-        queue.push(job);
+    }
+
+    /// Counts a request that is about to be sent as one that waits, unless it is. False if the pool has as many as it may.
+    fn count_sent(&self, job: &mut Job, target: Target) -> bool {
+        // For the next generation it goes by how many wait there.
+        let limit = match (self.drain, target) {
+            (Some(Cause::Generation), Target::Channel) => u32::MAX,
+            _ => self.sources.limits.queue,
+        };
+        job.counted = job.counted || self.sources.slot.add_queued(limit);
+        job.counted
     }
 
     /// Has a sibling run a request that shares its connection with one that runs here.
-    fn relay(&mut self, job: Job) -> Result<(), Job> {
+    fn relay(&mut self, mut job: Job, target: Target) -> Result<(), Job> {
         let Some(bytes) = Connection::relayed(&job) else {
             return Err(job);
         };
-        if !self.channel_has_room() {
+        if !self.has_room(target) {
             return Err(job);
         }
-        let slot = &self.sources.slot;
-        if !slot.add_queued(self.sources.limits.queue) {
+        if !self.count_sent(&mut job, target) {
             self.refuse_for_want_of_room(job);
             return Ok(());
         }
         let label = self.label(Some(moment(job.ready)));
+        let slot = &self.sources.slot;
+        let sender = match target {
+            Target::Channel => Some(self.sources.handover.send.as_fd()),
+            Target::Lane(lane) => self.sources.lanes.sender(lane),
+            Target::Queue => self.sources.lanes.queue_sender(),
+        };
         let entry = self.relays.vacant_entry();
         let token = RELAY + entry.key() as u64;
         let sent = Relay::new(Arc::clone(&job.exchange), job.token).and_then(|(relay, theirs)| {
             relay.register(&self.epoll, token)?;
-            handover::send(
-                self.sources.handover.send.as_fd(),
-                theirs.as_fd(),
-                &bytes,
-                label,
-            )?;
+            let sender = sender.ok_or(Errno::NOTCONN)?;
+            handover::send(sender, theirs.as_fd(), &bytes, label)?;
             Ok(relay)
         });
         match sent {
@@ -193,7 +116,6 @@ impl Reactor {
                 Ok(())
             }
             Err(error) => {
-                slot.remove_queued();
                 if is_want_of_room(error) {
                     self.tell_want_of_room(error);
                 } else {
@@ -213,11 +135,17 @@ impl Reactor {
         let progress = relay.read(&mut self.scratch);
         if progress == Progress::Open {
             relay.pace(&self.epoll, RELAY + index as u64);
+            relay.tell_again(&self.epoll, RELAY + index as u64);
             return;
         }
-        let connection = self.relays.remove(index).connection();
+        let relay = self.relays.remove(index);
+        let connection = relay.connection();
         if progress == Progress::Lost {
             self.warn("a sibling process ended while it answered a request of ours");
+            let others = self
+                .index(connection)
+                .map_or(0, |index| self.connections[index].dispatched());
+            relay.end_lost(others <= 1);
         }
         self.settle(connection);
     }
@@ -239,43 +167,48 @@ impl Reactor {
         }
     }
 
-    /// Puts a connection into the hand-over channel, with the request on it that has not started. If there is no room now, it stays
-    /// as it is, and the request comes back.
-    pub(super) fn hand_over(&mut self, token: u64, job: Option<Job>) -> Result<(), Option<Job>> {
+    /// Sends a connection, with the request on it that has not started. If there is no room now, it stays as it is, and the
+    /// request comes back.
+    pub(super) fn hand_over(
+        &mut self,
+        token: u64,
+        mut job: Option<Job>,
+        target: Target,
+    ) -> Result<(), Option<Job>> {
         let Some(index) = self.index(token) else {
             return Ok(());
         };
-        let connection = &self.connections[index];
-        if !self.channel_has_room() {
+        if !self.has_room(target) {
             return Err(job);
         }
-        let queued_since = job.as_ref().map(|job| moment(job.ready));
-        let counts = queued_since.is_some();
-        // For the next generation it goes by how many wait there.
-        let limit = match self.drain {
-            Some(Cause::Generation) => u32::MAX,
-            Some(Cause::Quit) | None => self.sources.limits.queue,
-        };
-        if counts && !self.sources.slot.add_queued(limit) {
+        if let Some(waiting) = &mut job
+            && !self.count_sent(waiting, target)
+        {
             if let Some(job) = job {
                 self.refuse_for_want_of_room(job);
             }
             return Ok(());
         }
-        match handover::send(
-            self.sources.handover.send.as_fd(),
-            connection.output().socket(),
-            &connection.replay(job.as_ref()),
-            self.label(queued_since),
-        ) {
+        let queued_since = job.as_ref().map(|job| moment(job.ready));
+        let connection = &self.connections[index];
+        let sent = self
+            .sender(target)
+            .ok_or(Errno::NOTCONN)
+            .and_then(|sender| {
+                handover::send(
+                    sender,
+                    connection.output().socket(),
+                    &connection.replay(job.as_ref()),
+                    self.label(queued_since),
+                )
+            });
+        match sent {
             Ok(()) => {
                 connection.output().deregister();
+                self.sources.slot.connection_handed_over();
                 if let Some(job) = job {
                     // It is not answered here.
                     job.exchange.disown();
-                }
-                self.sources.slot.connection_handed_over();
-                if counts {
                     self.sources.slot.request_handed_over();
                 }
                 let connection = self.connections.remove(index);
@@ -285,13 +218,13 @@ impl Reactor {
                 self.held = self.held.saturating_sub(connection.held());
                 Ok(())
             }
+            Err(error) if is_want_of_room(error) => {
+                self.tell_want_of_room(error);
+                Err(job)
+            }
             Err(error) => {
-                if counts {
-                    self.sources.slot.remove_queued();
-                }
-                if is_want_of_room(error) {
-                    self.tell_want_of_room(error);
-                    return Err(job);
+                if let Some(mut job) = job {
+                    self.uncount(&mut job);
                 }
                 self.warn(&format!(
                     "a connection could not be handed over and is closed: {error}"
@@ -302,10 +235,12 @@ impl Reactor {
         }
     }
 
-    /// Gives a new connection to whichever process takes it first; back if that is impossible now.
-    pub(super) fn pass_on(&mut self, socket: OwnedFd) -> Option<OwnedFd> {
-        let channel = self.sources.handover.send.as_fd();
-        match handover::send(channel, socket.as_fd(), &[], self.label(None)) {
+    /// Sends a new connection; it comes back if that is impossible now.
+    pub(super) fn pass_on(&mut self, socket: OwnedFd, target: Target) -> Option<OwnedFd> {
+        let sender = self.sender(target).ok_or(Errno::NOTCONN);
+        match sender
+            .and_then(|sender| handover::send(sender, socket.as_fd(), &[], self.label(None)))
+        {
             Ok(()) => {
                 self.sources.slot.connection_handed_over();
                 None
@@ -318,26 +253,27 @@ impl Reactor {
     }
 
     /// What is written on what we pass on.
-    fn label(&self, queued_since: Option<Moment>) -> Label {
+    fn label(&self, queued_since: Option<crate::scoreboard::Moment>) -> Label {
         Label {
             queued_since,
             scoreboard: self.sources.scoreboard.id(),
         }
     }
 
-    /// Counts a connection that has come out of the channel, and its request as one that waits no more. What a generation with
-    /// another scoreboard has put in is counted there, by which nobody goes any more when that generation has ended.
-    fn count_taken_over(&self, label: Label) {
+    /// Counts a connection that has come from another process, and its request; returns whether the latter is counted as one that
+    /// waits. What a generation with another scoreboard has sent is counted there, by which nobody goes any more when that
+    /// generation has ended.
+    fn count_taken_over(&self, label: Label) -> bool {
         let slot = &self.sources.slot;
         if label.scoreboard != self.sources.scoreboard.id() {
             slot.foreign_connection_taken_over();
-            return;
+            return false;
         }
         slot.connection_taken_over();
         if label.queued_since.is_some() {
             slot.request_taken_over();
-            slot.remove_queued();
         }
+        label.queued_since.is_some()
     }
 
     /// Says why waiting requests stay in this process, unless it is that the channel is full, which is as it should be.
@@ -351,8 +287,9 @@ impl Reactor {
         }
     }
 
-    fn channel_has_room(&self) -> bool {
-        self.channel_is(PollFlags::OUT, &self.sources.handover.send)
+    /// The channel is full at times, when a whole generation drains; what is to be sent is made for nothing then.
+    fn has_room(&self, target: Target) -> bool {
+        target != Target::Channel || self.channel_is(PollFlags::OUT, &self.sources.handover.send)
     }
 
     pub(super) fn channel_is(&self, flags: PollFlags, channel: &OwnedFd) -> bool {
@@ -364,38 +301,74 @@ impl Reactor {
         matches!(poll(&mut wanted, Some(&now)), Ok(1)) && wanted[0].revents().contains(flags)
     }
 
-    /// Takes what others have put into the channel and into the queue of this process's threads: one of each.
-    pub(super) fn receive(&mut self) {
-        if self.receiving_queue
-            && let Some(queue) = &self.sources.queue
-            && let Some(job) = queue.pop()
-        {
-            self.sources.slot.remove_queued();
-            self.ready.push_back(job);
-        }
-        if self.receiving {
-            self.receive_handover();
+    /// Takes a connection out of the hand-over channel.
+    pub(super) fn receive_handover(&mut self) {
+        match handover::receive(self.sources.handover.receive.as_fd()) {
+            Ok(Some(Message::Parcel(parcel))) => self.take_over(parcel),
+            // A sibling was faster. (Nothing else is said there.)
+            Ok(_) => {}
+            Err(lost) => self.lose(&lost),
         }
     }
 
-    pub(super) fn receive_handover(&mut self) {
-        match handover::receive(self.sources.handover.receive.as_fd()) {
-            Ok(Some(parcel)) => {
-                self.count_taken_over(parcel.label);
-                let since = parcel.label.queued_since.map(instant);
-                self.adopt(parcel.socket, &parcel.bytes, Some(since));
-            }
-            Ok(None) => {} // a sibling was faster
-            Err(Lost { error, label }) => {
-                if let Some(label) = label {
-                    self.count_taken_over(label);
-                    self.sources.slot.connection_closed();
+    /// Takes what siblings have sent into a lane.
+    pub(super) fn receive_lane(&mut self, lane: u32) {
+        // Whoever has sent something has reserved this process: it is shown as idle again when it is about to wait.
+        self.was_reserved = true;
+        while let Some(receiver) = self.sources.lanes.receiver(lane) {
+            match handover::receive(receiver) {
+                Ok(Some(Message::Parcel(parcel))) => {
+                    self.expected = None;
+                    self.take_over(parcel);
                 }
-                self.warn(&format!(
-                    "a connection was lost on its way from a sibling: {error}"
-                ));
+                Ok(Some(Message::Look)) => self.called = true,
+                Ok(None) => return,
+                Err(lost) => {
+                    let is_over = lost.label.is_none();
+                    self.lose(&lost);
+                    if is_over {
+                        return;
+                    }
+                }
             }
         }
+    }
+
+    /// Takes the first request out of the queue, if there is one.
+    pub(super) fn receive_queued(&mut self) {
+        let Some(receiver) = self.sources.lanes.queue_receiver() else {
+            return;
+        };
+        if !self.sources.slot.claim_queued() {
+            return;
+        }
+        match handover::receive(receiver) {
+            Ok(Some(Message::Parcel(parcel))) => self.take_over(parcel),
+            Ok(Some(Message::Look) | None) => {}
+            Err(lost) => self.lose(&lost),
+        }
+    }
+
+    fn take_over(&mut self, parcel: Parcel) {
+        let counted = self.count_taken_over(parcel.label);
+        let waited = parcel.label.queued_since.map(|since| Waited {
+            since: instant(since),
+            counted,
+        });
+        self.adopt(parcel.socket, &parcel.bytes, Origin::Sibling(waited));
+    }
+
+    fn lose(&mut self, lost: &Lost) {
+        let Lost { error, label } = lost;
+        if let Some(label) = label {
+            if self.count_taken_over(*label) {
+                self.sources.slot.remove_queued();
+            }
+            self.sources.slot.connection_closed();
+        }
+        self.warn(&format!(
+            "a connection was lost on its way from a sibling: {error}"
+        ));
     }
 }
 
@@ -411,14 +384,4 @@ fn is_want_of_room(error: Errno) -> bool {
             | Errno::MFILE
             | Errno::NFILE
     )
-}
-
-/// The same moment on the clock that processes share.
-fn moment(instant: Instant) -> Moment {
-    Moment::now().before(instant.elapsed())
-}
-
-fn instant(moment: Moment) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(Moment::now().since(moment)).unwrap_or(now)
 }

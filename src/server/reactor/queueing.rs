@@ -1,16 +1,14 @@
 //! Requests that wait too long for a worker, or find too many waiting: they are refused, so that their clients can turn elsewhere
 //! while it is still of use (`pm.queue_timeout`, `pm.queue_max`, `pm.queue_answer`).
 //!
-//! Whoever is idle looks at each request before it runs it. While everybody is busy nobody takes anything out of the hand-over
-//! channel, or out of the queue that threads of a process share; so the helpers of busy PHP threads look every tick at what
-//! has been longest in there. The time that a request has waited goes with it from process to process.
+//! A PHP thread looks at each request before it runs it, and the helper of a busy process looks every tick at those that wait
+//! there and at the first of the queue. The time that a request has waited goes with it from process to process.
 //!
-//! What waits in the kernel, since nobody has accepted its connection, has not begun to wait in this sense: a busy pool accepts
-//! all the same (see `mod.rs`), within about a millisecond.
+//! What waits in the kernel, since nobody has accepted its connection, has not begun to wait in this sense: where there is a limit,
+//! a busy pool accepts all the same (`dispatch.rs`).
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -20,7 +18,7 @@ use crate::fastcgi::ProtocolStatus;
 use crate::log;
 use crate::scoreboard::Moment;
 use crate::server::books;
-use crate::server::handover::{self, Head};
+use crate::server::handover;
 use crate::server::job::Job;
 
 /// What a pool does with requests that have to wait.
@@ -116,30 +114,46 @@ impl Reactor {
         }
     }
 
-    /// While this process is busy: refuses what has waited too long, here and, if everybody is busy, in the places that requests
-    /// are taken from.
+    /// Whether requests that wait are limited in number or time.
+    pub(crate) fn has_queue_limit(&self) -> bool {
+        self.sources.queue_rules.drops_gone
+    }
+
+    /// Whether a request that waits is to be looked at again soon.
+    pub(super) fn has_queue_clock(&self) -> bool {
+        self.sources.queue_rules.timeout.is_some()
+            && (!self.ready.is_empty() || self.sources.slot.has_queue())
+    }
+
+    /// While all PHP threads of this process are busy: refuses what has waited too long, here and in the queue.
     pub(crate) fn expire_queued(&mut self) {
-        if self.sources.queue_rules.timeout.is_none() {
+        let Some(timeout) = self.sources.queue_rules.timeout else {
             return;
-        }
+        };
         self.expire_ready();
-        if self.drain.is_some()
-            || self.sources.scoreboard.queued() == 0
-            || self.sources.scoreboard.idle_workers() > 0
-        {
-            return;
-        }
         for _ in 0..EXPIRED_AT_ONCE {
-            if !self.take_late() {
+            let receiver = self.sources.lanes.queue_receiver();
+            let is_late = |since| Moment::now().since(since) >= timeout;
+            // Should another process take it first, we get the next one, which goes back where it was.
+            if !self.sources.slot.has_queue()
+                || self.is_full()
+                || !receiver.and_then(handover::peek).is_some_and(is_late)
+            {
                 return;
             }
+            self.receive_queued();
             self.expire_ready();
         }
     }
 
-    fn expire_ready(&mut self) {
-        for job in std::mem::take(&mut self.ready) {
-            if job.home.is_none() && self.index(job.token).is_none() {
+    /// Refuses what has waited too long.
+    pub(super) fn expire_ready(&mut self) {
+        if self.sources.queue_rules.timeout.is_none() {
+            return;
+        }
+        for mut job in std::mem::take(&mut self.ready) {
+            if self.index(job.token).is_none() {
+                self.uncount(&mut job);
                 continue; // its connection was closed with one before
             }
             if self.is_late(&job) {
@@ -148,36 +162,6 @@ impl Reactor {
                 self.ready.push_back(job);
             }
         }
-    }
-
-    /// Takes the oldest request out of where they wait, if it is late. Should somebody take it first, we get the next one, which
-    /// goes back where it was.
-    fn take_late(&mut self) -> bool {
-        let Some(timeout) = self.sources.queue_rules.timeout else {
-            return false;
-        };
-        if let Some(queue) = &self.sources.queue {
-            let queue = Arc::clone(queue);
-            let is_late = |since: Instant| since.elapsed() >= timeout;
-            if queue.oldest().is_some_and(is_late)
-                && let Some(job) = queue.pop()
-            {
-                self.sources.slot.remove_queued();
-                self.ready.push_back(job);
-                return true;
-            }
-        }
-        if self.is_full() {
-            return false;
-        }
-        match handover::peek(self.sources.handover.receive.as_fd()) {
-            Head::Request(since) if Moment::now().since(since) >= timeout => {}
-            // It keeps us from seeing what is behind it, and can wait here as well as there.
-            Head::Connection => {}
-            Head::Request(_) | Head::Other | Head::Nothing => return false,
-        }
-        self.receive_handover();
-        true
     }
 }
 
@@ -195,7 +179,7 @@ fn has_hung_up(socket: impl AsFd) -> bool {
 /// A client that closes its connection this soon has not been waited for in vain.
 const SOON: Duration = Duration::from_millis(1);
 
-/// Requests that are taken out of the channel in one tick, since others wait for this thread too.
+/// Requests that are taken out of the queue in one tick, since others wait for this thread too.
 const EXPIRED_AT_ONCE: usize = 256;
 
 /// The most that clients are told to wait, in seconds.

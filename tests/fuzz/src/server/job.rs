@@ -13,14 +13,9 @@ pub(crate) struct Job {
     pub(super) exchange: Arc<Exchange>,
     pub(super) variables: Variables,
     pub(super) body: Body,
-    pub(super) keep_conn: bool,
     pub(super) ready: Instant,
-    pub(super) home: Option<Arc<Home>>,
+    pub(super) counted: bool,
 }
-
-/// Other threads are the event loop's business.
-#[derive(Debug)]
-pub(crate) struct Home;
 
 impl Job {
     pub(super) fn refuse(self, status: ProtocolStatus) {
