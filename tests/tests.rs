@@ -13,6 +13,7 @@ mod applications;
 mod bench;
 mod build_messages;
 mod differential;
+mod dispatch;
 mod extensions;
 mod fastcgi;
 mod faults;
