@@ -8,7 +8,7 @@ PHP_CONFIG ?= php-config
 # Passed on to `cargo test` or the benchmark: make test ARGS='--test tests fastcgi'
 ARGS ?=
 
-.PHONY: help build serve test test-zts test-nts84 conformance conformance-zts bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts fuzz miri asan lint
+.PHONY: help build serve test test-zts test-nts84 conformance conformance-zts bench bench-zts bench-nts84 soak soak-zts soak-opcache php-zts php-nts fuzz model miri asan lint
 
 help:
 	@echo 'make serve       run DokuWiki on fe-php and nginx: http://127.0.0.1:8080 (PORT=...)'
@@ -22,6 +22,7 @@ help:
 	@echo 'make soak        a million requests: does anything grow? also soak-zts'
 	@echo 'make php-zts     build that PHP and print its php-config (php-nts likewise)'
 	@echo 'make fuzz        fuzz the protocol code, SECONDS=60 for each target (TARGETS=...)'
+	@echo 'make model       try every order of the steps by which worker processes share requests, and random schedules'
 	@echo 'make miri        run the protocol tests under Miri, on a nightly toolchain (MIRI=...)'
 	@echo 'make asan        run tests with AddressSanitizer in csrc/ (ARGS=...)'
 	@echo 'make lint        check format, clippy, documentation and scripts'
@@ -112,6 +113,10 @@ TARGETS ?=
 fuzz:
 	@scripts/install-deps.sh fuzz
 	@SECONDS_EACH='$(SECONDS)' CARGO='$(CARGO)' scripts/fuzz.sh $(TARGETS)
+
+# Loom's models of how worker processes share requests, and a simulation: see tests/model/src/lib.rs.
+model:
+	cd tests/model && $(CARGO) test --locked --release $(ARGS)
 
 # Miri cannot call C, so it runs the tests of the FastCGI code, which has none; the toolchain is fetched by rustup if it is not there.
 # It is slow: few random cases, and not every split point.
