@@ -355,6 +355,7 @@ impl Seat {
         let mut is_idle = false;
         let mut has_memory = true;
         let mut has_waited = false;
+        let mut has_rung = false;
         let mut reactor = driver.lock();
         if let Some(finished) = finished {
             finished.settle(&mut reactor);
@@ -409,7 +410,8 @@ impl Seat {
                 driver.watch.rest(pulse);
             }
             let is_timekeeper = !driver.timekeeper.swap(true, Ordering::SeqCst);
-            let rest = has_memory.then_some(REST);
+            // A timeout costs more than a small request; where they follow each other closely, the timer rings once they stop.
+            let rest = (has_memory && (has_rung || !pulse.is_close())).then_some(REST);
             let patience = if is_timekeeper {
                 reactor.patience(None, !cfg!(php_zts))
             } else {
@@ -440,6 +442,7 @@ impl Seat {
             }
             reactor.handle(arrived(happened));
             if reactor.has_rung() {
+                has_rung = true;
                 driver.watch.rang();
             }
         }

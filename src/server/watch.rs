@@ -61,6 +61,11 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
+    /// Whether the last request began soon after the one before.
+    pub(super) fn is_close(&self) -> bool {
+        self.close
+    }
+
     /// Lets other threads of the machine run before a request that begins at about `now`, if this thread has run for some time
     /// without a wait. A request that is interrupted in its middle would else wait for the whole time slices of
     /// threads that go from one request to the next. (php-fpm's workers wait for their client's end after each request, which
@@ -116,9 +121,14 @@ impl Watch {
     pub(super) fn end(&self, begun: Instant) {
         let took = u64::try_from(begun.elapsed().min(MOST).as_nanos()).unwrap_or(0);
         let average = self.average.load(Ordering::Relaxed);
-        // Threads that do this at once may forget each other's.
-        self.average
-            .store(average - average / 8 + took / 8, Ordering::Relaxed);
+        // Short ones count for more: a request that was put off its processor seems long. Threads that do this at once may forget
+        // each other's.
+        let average = if took < average {
+            average.midpoint(took)
+        } else {
+            average + (took - average) / 8
+        };
+        self.average.store(average, Ordering::Relaxed);
     }
 
     /// A PHP thread is about to wait for the next request.
