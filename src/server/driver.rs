@@ -457,7 +457,7 @@ impl Seat {
             reactor.let_rest(token);
             return true;
         }
-        if reactor.has_queue_limit() && (reactor.has_ready() || reactor.has_pending()) {
+        if reactor.exceeds_queue() {
             reactor.place_waiting(false);
         }
         false

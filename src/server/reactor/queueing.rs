@@ -115,8 +115,13 @@ impl Reactor {
     }
 
     /// Whether requests that wait are limited in number or time.
-    pub(crate) fn has_queue_limit(&self) -> bool {
+    pub(super) fn has_queue_limit(&self) -> bool {
         self.sources.queue_rules.drops_gone
+    }
+
+    /// Whether more requests wait here than the whole pool may have.
+    pub(crate) fn exceeds_queue(&self) -> bool {
+        self.ready.len() > self.sources.limits.queue as usize
     }
 
     /// Whether a request that waits is to be looked at again soon.
