@@ -132,6 +132,9 @@ typedef struct thread_view {
 enum { MAX_THREADS = 1024 };
 static thread_view threads[MAX_THREADS];
 static unsigned int thread_count;
+/* This thread's SG(server_context), once it has PHP's state. A signal that somebody sends may come to a thread that is
+ * just starting, and there SG() reads through a null pointer. */
+static _Thread_local void *volatile *own_context;
 
 static void report_thread(text *out, const thread_view *thread)
 {
@@ -163,9 +166,9 @@ static void report_thread(text *out, const thread_view *thread)
 static void report(int signal_number)
 {
 	static text out; /* the process is dying: one report is enough, and the stack may be small */
-	const void *own = &SG(server_context);
+	void *volatile *own = own_context;
 	unsigned int count = __atomic_load_n(&thread_count, __ATOMIC_ACQUIRE);
-	bool own_runs = fe_php_current() != NULL;
+	bool own_runs = own && *own;
 	bool any = false;
 
 	out.len = 0;
@@ -175,10 +178,8 @@ static void report(int signal_number)
 	/* A signal that somebody sent may come to an idle thread: then all that run are shown. */
 	for (unsigned int i = 0; i < count && i < MAX_THREADS; i++) {
 		const thread_view *thread = &threads[i];
-		if (!thread->server_context || !*thread->server_context) {
-			continue;
-		}
-		if (own_runs && (const void *) thread->server_context != own) {
+		void *volatile *server_context = thread->server_context;
+		if (!server_context || !*server_context || (own_runs && server_context != own)) {
 			continue;
 		}
 		if (any) {
@@ -225,6 +226,7 @@ int fe_php_watch_this_thread(void)
 	}
 	threads[place].current_execute_data = (zend_execute_data *volatile *) &EG(current_execute_data);
 	threads[place].script = (char *volatile *) &SG(request_info).path_translated;
+	own_context = (void *volatile *) &SG(server_context);
 	while (true) {
 		unsigned int count = __atomic_load_n(&thread_count, __ATOMIC_ACQUIRE);
 		if (count > place
@@ -237,6 +239,7 @@ int fe_php_watch_this_thread(void)
 
 void fe_php_unwatch_thread(int place)
 {
+	own_context = NULL;
 	if (place >= 0) {
 		__atomic_store_n(&threads[place].server_context, NULL, __ATOMIC_RELEASE);
 	}

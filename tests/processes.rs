@@ -83,6 +83,21 @@ server!(
     }
 );
 
+// With many threads (ZTS), the signal comes while some of them are just starting.
+server!(
+    signal_is_reported_whatever_thread_it_comes_to,
+    Server::builder().workers(48),
+    |s| {
+        s.php("abort.php", "<?php posix_kill(getmypid(), 6); sleep(1);");
+        for count in 1..=20 {
+            let _ = s.connect().try_exchange(&s.request("/abort.php"));
+            s.log().expect_count("exited on signal", count);
+        }
+        assert_eq!(s.log().count("received signal 6; PHP was running:"), 20);
+        assert_eq!(s.log().count("exited on signal 6 (SIGABRT"), 20);
+    }
+);
+
 server!(
     descriptors_do_not_leak_with_worker_processes,
     Server::builder().workers(1),
