@@ -321,9 +321,10 @@ impl Seat {
             };
             books.waited(begun.saturating_duration_since(job.ready));
             opcache.before(php, slot);
+            let beat = pulse.beat(begun);
             job.run(php, settings, books, pool.name);
             self.sequence.fetch_add(1, Ordering::SeqCst);
-            driver.watch.end(begun);
+            driver.watch.end(&mut pulse, &beat);
             match std::mem::replace(&mut *self.current.lock(), Current::Idle) {
                 Current::Running { finished: done, .. } => {
                     slot.request_finished();
@@ -357,6 +358,7 @@ impl Seat {
         let mut has_waited = false;
         let mut has_rung = false;
         let mut reactor = driver.lock();
+        reactor.set_are_long(driver.watch.expects_long());
         if let Some(finished) = finished {
             finished.settle(&mut reactor);
         }
@@ -382,7 +384,9 @@ impl Seat {
                 if call {
                     driver.watch.call();
                 }
-                pulse.give_way(begun, has_waited);
+                if call {
+                    pulse.give_way(begun, has_waited);
+                }
                 return Ok((job, begun));
             }
             if !is_idle {

@@ -22,8 +22,6 @@ struct Helper<'a> {
     overdue: Vec<Overdue<'a>>,
     /// It waits for the timer alone.
     away: bool,
-    /// Times that it was woken since then, while requests were short.
-    wakes: (Instant, u32),
     /// When more workers were last asked for.
     told: Option<Instant>,
 }
@@ -41,7 +39,6 @@ impl Driver {
                     driver: &driver,
                     overdue: Vec::new(),
                     away: true,
-                    wakes: (Instant::now(), 0),
                     told: None,
                 }
                 .help();
@@ -180,14 +177,9 @@ impl Helper<'_> {
         }
     }
 
-    /// Whether requests are so short, and so many, that it is not worth while to be woken for them.
-    fn is_in_vain(&mut self) -> bool {
-        let (since, wakes) = &mut self.wakes;
-        if since.elapsed() >= LONG {
-            (*since, *wakes) = (Instant::now(), 0);
-        }
-        *wakes += 1;
-        *wakes > IN_VAIN && self.overdue.is_empty() && !self.driver.watch.expects_long()
+    /// Whether requests are so short that it is not worth while to be woken for what comes meanwhile.
+    fn is_in_vain(&self) -> bool {
+        self.overdue.is_empty() && !self.driver.watch.expects_long()
     }
 }
 
@@ -316,8 +308,5 @@ const HAND_OVER: Duration = Duration::from_millis(500);
 
 /// So much sooner than it was set for may the timer ring for a request: it was set for one before.
 const TOLERANCE: Duration = Duration::from_millis(1);
-
-/// Times that the helper may be woken within [`LONG`] while requests are short.
-const IN_VAIN: u32 = 4;
 
 const HELPER_STACK: usize = 256 << 10;

@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 
 use crate::descriptor::high_fd;
@@ -26,12 +28,13 @@ use crate::descriptor::high_fd;
 pub(super) const LONG: Duration = Duration::from_millis(5);
 /// Requests that begin sooner than this after the one before follow each other closely.
 const CLOSE: Duration = Duration::from_millis(1);
-/// While requests take less than this on the average, it costs more to look after what waits behind one than to let it wait.
+/// While most requests take less than this, it costs more to look after what waits behind one than to let it wait.
 const SHORT: Duration = Duration::from_micros(100);
 /// How long a PHP thread runs requests before it lets other threads run.
 const GIVE_WAY: Duration = Duration::from_micros(200);
-/// What a request counts for in the average, at most: one long request among short ones is forgotten soon.
-const MOST: Duration = Duration::from_millis(1);
+/// Bounds of [`Watch::typical`], in nanoseconds, so that it follows soon when requests become shorter or longer.
+const LEAST_TYPICAL: u64 = 20_000;
+const MOST_TYPICAL: u64 = 500_000;
 
 /// Shared by the PHP threads of a process and their helper.
 #[derive(Debug)]
@@ -46,8 +49,9 @@ pub(super) struct Watch {
     /// It sets this and then looks whether all PHP threads are busy; a PHP thread becomes busy and then looks at this: so one of
     /// them at least sees what the other has done.
     away: AtomicBool,
-    /// How long requests have taken of late, in nanoseconds.
-    average: AtomicU64,
+    /// The time that half of the requests of late have exceeded, in nanoseconds. (Not the average: a short request that is put off
+    /// its processor takes as long as a hundred others.)
+    typical: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -58,12 +62,69 @@ pub(super) struct Pulse {
     close: bool,
     /// When it last waited, or let others run.
     gave_way: Instant,
+    /// Requests until one is measured.
+    until_measured: u32,
+}
+
+/// One request in so many is measured, since that costs four system calls.
+const MEASURED: u32 = 8;
+
+/// The state of a PHP thread when a request begins that is measured.
+#[derive(Debug)]
+struct Measured {
+    cpu: Timespec,
+    waits: Option<i64>,
+}
+
+impl Measured {
+    fn now() -> Self {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD);
+        Self {
+            cpu: clock_gettime(ClockId::ThreadCPUTime),
+            waits: usage.ok().map(|usage| usage.voluntary_context_switches()),
+        }
+    }
+
+    /// How long the request has taken that has taken `elapsed` by the clock. If it has not waited for anything, the time that
+    /// other threads have had the processor does not count: then hello on a busy machine would seem to be a long request, and the
+    /// work that is done for long ones would make it busier still.
+    fn took(&self, elapsed: Duration) -> Duration {
+        let now = Self::now();
+        if self.waits.is_some() && self.waits == now.waits {
+            let nanos = (now.cpu.tv_sec - self.cpu.tv_sec) * 1_000_000_000
+                + (now.cpu.tv_nsec - self.cpu.tv_nsec);
+            Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).min(elapsed)
+        } else {
+            elapsed
+        }
+    }
+}
+
+/// A request that runs.
+#[derive(Debug)]
+pub(super) struct Beat {
+    begun: Instant,
+    measured: Option<Measured>,
 }
 
 impl Pulse {
     /// Whether the last request began soon after the one before.
     pub(super) fn is_close(&self) -> bool {
         self.close
+    }
+
+    /// A request begins.
+    pub(super) fn beat(&mut self, begun: Instant) -> Beat {
+        let is_due = self.until_measured == 0;
+        self.until_measured = if is_due {
+            MEASURED
+        } else {
+            self.until_measured - 1
+        };
+        Beat {
+            begun,
+            measured: is_due.then(Measured::now),
+        }
     }
 
     /// Lets other threads of the machine run before a request that begins at about `now`, if this thread has run for some time
@@ -89,7 +150,7 @@ impl Watch {
             bell: high_fd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             armed: AtomicBool::new(false),
             away: AtomicBool::new(true),
-            average: AtomicU64::new(0),
+            typical: AtomicU64::new(MOST_TYPICAL),
             stop: AtomicBool::new(false),
         })
     }
@@ -100,6 +161,7 @@ impl Watch {
             last: now,
             close: false,
             gave_way: now,
+            until_measured: 0,
         }
     }
 
@@ -117,18 +179,26 @@ impl Watch {
         }
     }
 
-    /// A PHP thread is done with the request that it began at `begun`.
-    pub(super) fn end(&self, begun: Instant) {
-        let took = u64::try_from(begun.elapsed().min(MOST).as_nanos()).unwrap_or(0);
-        let average = self.average.load(Ordering::Relaxed);
-        // Short ones count for more: a request that was put off its processor seems long. Threads that do this at once may forget
-        // each other's.
-        let average = if took < average {
-            average.midpoint(took)
-        } else {
-            average + (took - average) / 8
+    /// A PHP thread is done with a request.
+    pub(super) fn end(&self, pulse: &mut Pulse, beat: &Beat) {
+        let elapsed = beat.begun.elapsed();
+        let Some(measured) = &beat.measured else {
+            if elapsed >= SHORT && !self.expects_long() {
+                // Perhaps they have become longer.
+                pulse.until_measured = 0;
+            }
+            return;
         };
-        self.average.store(average, Ordering::Relaxed);
+        let took = u64::try_from(measured.took(elapsed).as_nanos()).unwrap_or(u64::MAX);
+        let typical = self.typical.load(Ordering::Relaxed);
+        // Up or down by the same factor: so it rests where as many requests take longer as shorter. Threads that do this at once
+        // may forget each other's.
+        let typical = if took > typical {
+            (typical + typical / 4).min(MOST_TYPICAL)
+        } else {
+            (typical - typical / 5).max(LEAST_TYPICAL)
+        };
+        self.typical.store(typical, Ordering::Relaxed);
     }
 
     /// A PHP thread is about to wait for the next request.
@@ -140,7 +210,7 @@ impl Watch {
 
     /// Whether requests take so long that others should not wait behind them.
     pub(super) fn expects_long(&self) -> bool {
-        Duration::from_nanos(self.average.load(Ordering::Relaxed)) >= SHORT
+        Duration::from_nanos(self.typical.load(Ordering::Relaxed)) >= SHORT
     }
 
     /// Has the helper look at once, if it does not wait for events.

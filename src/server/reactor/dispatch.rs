@@ -45,7 +45,7 @@
 //!
 //! # Short requests
 //!
-//! While requests take less than `watch::SHORT` on the average, sending one costs more than it can wait: then a PHP thread runs what
+//! While requests mostly take less than `watch::SHORT`, sending one costs more than it can wait: then a PHP thread runs what
 //! it has read, in order, and the helper is away (`driver.rs`). A long request among them is noticed after `watch::LONG`.
 //!
 //! # New connections
@@ -159,13 +159,18 @@ impl Reactor {
         }
     }
 
+    /// Whether requests take so long that others should not wait behind them; see the module's documentation.
+    pub(crate) fn set_are_long(&mut self, are_long: bool) {
+        self.are_long = are_long;
+    }
+
     /// All PHP threads of this process are busy, or about to be: finds a place for what waits. `for_long`: as far as one can tell
     /// they are not done in a moment.
     pub(crate) fn place_waiting(&mut self, for_long: bool) {
         if for_long {
             self.leave_listeners();
+            self.accept_busy();
         }
-        self.accept_busy();
         if std::mem::take(&mut self.called) {
             // Another has to look in the place of this process.
             self.call_idle();
@@ -179,8 +184,8 @@ impl Reactor {
         }
         self.expire_ready();
         self.count_waiting();
-        if self.sources.lanes.count() == 0 {
-            // There are no sibling processes; what waits is for the threads of this one.
+        if !for_long || self.sources.lanes.count() == 0 {
+            // It is about to run, or there are no sibling processes and it is for the threads of this one.
             return;
         }
         let mut at = 0;
@@ -349,7 +354,7 @@ impl Reactor {
             return;
         }
         // With others waiting who have been read, all are to be in one order.
-        let all = self.has_queue_limit() || self.sources.scoreboard.queued() > 0;
+        let all = self.are_long && (self.has_queue_limit() || self.sources.scoreboard.queued() > 0);
         self.accept(all);
     }
 
@@ -402,7 +407,7 @@ impl Reactor {
     fn leave_listeners(&mut self) {
         let is_fresh = std::mem::take(&mut self.is_fresh);
         if (is_fresh || self.pending_listeners != 0)
-            && self.accepting
+            && self.accepting.is_some()
             && self.sources.slot.has_idle_sibling()
         {
             self.set_accepting(false);

@@ -23,6 +23,26 @@ pub(super) enum Origin {
     Sibling(Option<Waited>),
 }
 
+/// How epoll tells of new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    /// Once for all that there are: whoever is told takes them until there are none. The helper, which waits in the same epoll,
+    /// is not woken for what a PHP thread has been told of.
+    All,
+    /// As long as there are any: so a PHP thread takes one at a time, and need not find out that there is none left. That would cost
+    /// a small request too much.
+    One,
+}
+
+impl Accepting {
+    fn flags(self) -> EventFlags {
+        match self {
+            Self::All => EventFlags::IN | EventFlags::ET,
+            Self::One => EventFlags::IN,
+        }
+    }
+}
+
 /// How often a new connection is read again at once.
 const MORE_READS: u32 = 2;
 
@@ -36,7 +56,14 @@ impl Reactor {
     pub(super) fn accept(&mut self, all: bool) {
         let most = if all { ALL_AT_ONCE } else { AT_ONCE };
         for _ in 0..most {
-            if self.pending_listeners == 0 || (!all && !self.ready.is_empty()) {
+            if !all && !self.ready.is_empty() {
+                if self.accepting == Some(Accepting::One) {
+                    // If there are more, that is told again.
+                    self.pending_listeners = 0;
+                }
+                return;
+            }
+            if self.pending_listeners == 0 {
                 return;
             }
             let connections = self.sources.slot.connections();
@@ -173,20 +200,26 @@ impl Reactor {
         }
     }
 
+    /// Puts the listeners into epoll, or takes them out.
     pub(super) fn set_accepting(&mut self, accept: bool) {
         let accept = accept && self.drain.is_none() && self.suspended.is_none();
-        if accept == self.accepting {
+        let wanted = accept.then_some(if self.are_long || cfg!(php_zts) {
+            Accepting::All
+        } else {
+            Accepting::One
+        });
+        if wanted == self.accepting {
             return;
         }
-        self.accepting = accept;
         for (listener, number) in self.sources.listeners.iter().zip(LISTENER..) {
-            self.watch(
-                accept,
-                listener.as_fd(),
-                number,
-                EventFlags::IN | EventFlags::ET,
-            );
+            if self.accepting.is_some() {
+                self.watch(false, listener.as_fd(), number, EventFlags::empty());
+            }
+            if let Some(wanted) = wanted {
+                self.watch(true, listener.as_fd(), number, wanted.flags());
+            }
         }
+        self.accepting = wanted;
     }
 
     pub(super) fn set_receiving(&mut self, receive: bool) {

@@ -40,6 +40,7 @@ mod queueing;
 
 use connections::Connections;
 use draining::{Cause, Drain};
+use idle_sources::Accepting;
 use passing::Target;
 pub(crate) use queueing::QueueRules;
 
@@ -131,8 +132,10 @@ pub(crate) struct Reactor {
     /// Connections with a deadline.
     clocked: usize,
     /// Whether listeners and the hand-over channel are in epoll.
-    accepting: bool,
+    accepting: Option<Accepting>,
     receiving: bool,
+    /// Requests take so long that others should not wait behind them.
+    are_long: bool,
     /// Listeners that may have connections, a bit each.
     pending_listeners: u64,
     next_listener: usize,
@@ -230,8 +233,9 @@ impl Reactor {
             refusals,
             held: 0,
             clocked: 0,
-            accepting: false,
+            accepting: None,
             receiving: false,
+            are_long: true,
             pending_listeners: 0,
             next_listener: 0,
             is_fresh: false,
