@@ -5,15 +5,19 @@
 //! process that puts one there says so and then looks for an idle process. So at least one of the two sees the other.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::Scoreboard;
-use super::idle::{IdleFlag, QueueLength};
+use super::idle::{IdleFlag, KeptSince, QueueLength, UnwatchedSince};
 use super::slot::{Cells, Slot, State};
 use super::worker::Moment;
 
 /// A slot's part.
 #[repr(C)]
 pub(super) struct DispatchCells {
+    /// Requests that have become ready there while it is busy, and are kept.
+    kept: KeptSince,
+    unwatched: UnwatchedSince,
     idle: IdleFlag,
     /// The process's lane, plus one; 0 if it has none.
     lane: AtomicU32,
@@ -27,6 +31,9 @@ pub(crate) struct Reservation {
     /// Where it takes requests.
     pub(crate) lane: u32,
 }
+
+/// A process that keeps requests has said so within this time.
+const KEPT_OF_LATE: Duration = Duration::from_secs(1);
 
 /// Queues that are told from each other: more than there are generations of a pool at once.
 pub(super) const QUEUES: usize = 16;
@@ -89,6 +96,90 @@ impl Slot {
         self.idle_siblings().next().is_some()
     }
 
+    /// This process is busy and keeps requests, the first of which waits since then; or none. Look for an idle sibling after this.
+    pub(crate) fn keep(&self, since: Option<Moment>) {
+        let kept = &self.dispatch().kept;
+        if since.is_some() {
+            self.announce_kept(Moment::now());
+        } else if kept.since().is_none() {
+            return;
+        }
+        kept.keep(since.map(Moment::as_micros));
+    }
+
+    /// The same of one that waits since `now`, and perhaps of others before.
+    pub(crate) fn keep_more(&self, now: Moment) {
+        self.announce_kept(now);
+        self.dispatch().kept.keep_more(now.as_micros());
+    }
+
+    /// Nobody in this busy process looks what becomes ready. Look for an idle sibling after this.
+    pub(crate) fn set_unwatched(&self) {
+        let now = Moment::now();
+        self.announce_kept(now);
+        self.dispatch().unwatched.set(now.as_micros());
+    }
+
+    /// This process is not busy any more, and looks.
+    pub(crate) fn set_watched(&self) {
+        self.dispatch().unwatched.clear();
+    }
+
+    /// The lane of a busy sibling that has not looked since before `than`: the caller is to have it look.
+    pub(crate) fn claim_unwatched(&self, than: Moment) -> Option<u32> {
+        if !self.is_any_kept() {
+            return None;
+        }
+        let mut siblings = self.siblings();
+        let (_, cells) =
+            siblings.find(|(_, cells)| cells.dispatch.unwatched.claim(than.as_micros()))?;
+        let lane = cells.dispatch.lane.load(Ordering::SeqCst);
+        (lane > 0).then(|| lane - 1)
+    }
+
+    /// Lanes of busy siblings that keep requests or do not look for them: the caller, which has become idle, is to tell them.
+    pub(crate) fn claim_all_kept(&self) -> impl Iterator<Item = u32> {
+        let is_any = self.is_any_kept();
+        let siblings = self.siblings().take_while(move |_| is_any);
+        siblings.filter_map(|(_, cells)| {
+            let DispatchCells {
+                kept, unwatched, ..
+            } = &cells.dispatch;
+            let lane = cells.dispatch.lane.load(Ordering::SeqCst);
+            let is_unwatched = unwatched.claim(u64::MAX);
+            let is_kept = kept.since().is_some_and(|since| kept.claim(since));
+            (lane > 0 && (is_unwatched || is_kept)).then(|| lane - 1)
+        })
+    }
+
+    fn is_any_kept(&self) -> bool {
+        let last = self.scoreboard.header().last_kept.load(Ordering::SeqCst);
+        Moment::now().since(Moment::from_micros(last)) < KEPT_OF_LATE
+    }
+
+    /// Siblings look into all entries only if somebody has kept something of late.
+    fn announce_kept(&self, now: Moment) {
+        let last = &self.scoreboard.header().last_kept;
+        if now.since(Moment::from_micros(last.load(Ordering::SeqCst))) >= KEPT_OF_LATE / 2 {
+            last.store(now.as_micros(), Ordering::SeqCst);
+        }
+    }
+
+    /// The lane of the busy sibling that keeps the request which waits longest, if that is since before `than`: the caller is to ask
+    /// for it.
+    pub(crate) fn claim_kept(&self, than: Moment) -> Option<u32> {
+        if !self.is_any_kept() {
+            return None;
+        }
+        let (since, cells) = self
+            .siblings()
+            .filter_map(|(_, cells)| Some((cells.dispatch.kept.since()?, cells)))
+            .filter(|(since, _)| *since < than.as_micros())
+            .min_by_key(|(since, _)| *since)?;
+        let lane = cells.dispatch.lane.load(Ordering::SeqCst);
+        (lane > 0 && cells.dispatch.kept.claim(since)).then(|| lane - 1)
+    }
+
     /// Whether requests are in the queue of this generation.
     pub(crate) fn has_queue(&self) -> bool {
         self.queue().has_any()
@@ -107,6 +198,16 @@ impl Slot {
     fn queue(&self) -> &QueueLength {
         let generation = self.cells().generation.load(Ordering::Relaxed);
         self.scoreboard.queue(generation)
+    }
+
+    /// See [`Scoreboard::set_backlog_since`].
+    pub(crate) fn set_backlog_since(&self, now: Moment) {
+        self.scoreboard.set_backlog_since(now);
+    }
+
+    /// See [`Scoreboard::idle_workers`].
+    pub(crate) fn idle_workers(&self) -> u32 {
+        self.scoreboard.idle_workers()
     }
 
     /// Whether another process of this generation takes requests, and does not drain.
@@ -140,6 +241,8 @@ impl DispatchCells {
     /// The process is dead.
     pub(super) fn clear(&self) {
         self.idle.clear();
+        self.kept.keep(None);
+        self.unwatched.clear();
         self.lane.store(0, Ordering::SeqCst);
     }
 }

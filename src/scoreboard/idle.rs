@@ -1,12 +1,13 @@
-//! The two words by which worker processes see which of them are idle and how many requests are in the queue
+//! The words by which worker processes see which of them are idle, how many requests are in the queue, and which keep requests
 //! (`server/reactor/dispatch.rs` has the protocol). `tests/model` includes this file and tries every order of its steps.
 //!
 //! All operations are sequentially consistent. A process that becomes idle says so and then looks whether the queue has requests; a
-//! process that puts one there says so and then looks for an idle process. So at least one of the two sees the other.
+//! process that puts one there says so and then looks for an idle process. So at least one of the two sees the other. It is the
+//! same with a process that keeps requests.
 //!
-//! Both lie in shared memory, which is zero at first.
+//! All lie in shared memory, which is zero at first.
 
-use super::sync::{AtomicI32, AtomicU32, Ordering};
+use super::sync::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// Runs a request, or does not take part (yet, or any more).
 const BUSY: u32 = 0;
@@ -89,5 +90,68 @@ impl QueueLength {
         self.0
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
             .is_ok()
+    }
+}
+
+/// Since when the first of the requests waits that a busy process keeps, in some unit of time; 0 if it keeps none.
+#[derive(Default)]
+#[repr(transparent)]
+pub(super) struct KeptSince(AtomicU64);
+
+impl KeptSince {
+    /// The process keeps requests, the first since then, or none. It looks for an idle sibling after this.
+    pub(super) fn keep(&self, since: Option<u64>) {
+        self.0
+            .store(since.map_or(0, |since| since.max(1)), Ordering::SeqCst);
+    }
+
+    /// The process keeps one that waits since `now`, and perhaps others before. It looks for an idle sibling after this.
+    pub(super) fn keep_more(&self, now: u64) {
+        let _ = self
+            .0
+            .compare_exchange(0, now.max(1), Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Since when the first waits.
+    pub(super) fn since(&self) -> Option<u64> {
+        let since = self.0.load(Ordering::SeqCst);
+        (since > 0).then_some(since)
+    }
+
+    /// Whether the caller is to ask the process for what it keeps `since` then: one of those that see it.
+    pub(super) fn claim(&self, since: u64) -> bool {
+        self.0
+            .compare_exchange(since, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+}
+
+/// Since when nobody in a busy process sees what becomes ready there, as long as no sibling asks; 0 if somebody does.
+#[derive(Default)]
+#[repr(transparent)]
+pub(super) struct UnwatchedSince(AtomicU64);
+
+impl UnwatchedSince {
+    /// The process does not look from `now` on. It looks for an idle sibling after this.
+    pub(super) fn set(&self, now: u64) {
+        self.0.store(now.max(1), Ordering::SeqCst);
+    }
+
+    /// Whether the caller is to have the process look, which has not done so since before `than`: one of those that see it.
+    pub(super) fn claim(&self, than: u64) -> bool {
+        let since = self.0.load(Ordering::SeqCst);
+        since != 0
+            && since < than
+            && self
+                .0
+                .compare_exchange(since, 0, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+    }
+
+    /// The process looks, or is dead.
+    pub(super) fn clear(&self) {
+        if self.0.load(Ordering::SeqCst) != 0 {
+            self.0.store(0, Ordering::SeqCst);
+        }
     }
 }

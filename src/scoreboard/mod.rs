@@ -46,7 +46,7 @@ pub(crate) use dispatch::Reservation;
 pub(crate) use histogram::Distribution;
 pub(crate) use opcache::OpcacheFigures;
 pub(crate) use processes::{ProcessCount, ProcessShare};
-pub(crate) use slot::Slot;
+pub(crate) use slot::{Slot, Waits};
 pub(crate) use snapshot::{Lost, ProcessView, Snapshot, WorkerSnapshot};
 pub(crate) use worker::{Moment, RequestEntry, RequestInfo, Stage, Worker};
 
@@ -191,6 +191,10 @@ impl Scoreboard {
             .fetch_add(u64::from(lost.running), Ordering::Relaxed);
         subtract(&header.connections, lost.connections);
         subtract(&header.queued, lost.queued);
+        subtract(
+            &header.queued_open,
+            cells.queued_open.swap(0, Ordering::Relaxed),
+        );
         header
             .past_requests
             .fetch_add(lost.requests, Ordering::Relaxed);
@@ -252,6 +256,11 @@ impl Scoreboard {
     /// Requests of the pool that wait for a worker.
     pub(crate) fn queued(&self) -> u32 {
         load(&self.header().queued)
+    }
+
+    /// Those of them that wait on connections which were open before.
+    pub(crate) fn queued_open(&self) -> u32 {
+        load(&self.header().queued_open)
     }
 
     /// What the worker process `pid` does; none if it has no slot.
@@ -597,10 +606,14 @@ struct Header {
     opcache: OpcacheCells,
     /// See [`Scoreboard::backlog_since`].
     backlog_since: Aligned<AtomicU64>,
+    /// When a process last said that it keeps requests, in microseconds.
+    last_kept: Aligned<AtomicU64>,
     /// Requests in the queues of generations, by number.
     queue_lengths: [Aligned<QueueLength>; dispatch::QUEUES],
     connections: Aligned<AtomicI32>,
     queued: Aligned<AtomicI32>,
+    /// Of those, the ones whose connection has not come from a listen queue just now.
+    queued_open: Aligned<AtomicI32>,
     active: Aligned<Active>,
 }
 

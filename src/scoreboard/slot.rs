@@ -119,28 +119,41 @@ impl Slot {
     /// Counts a request that waits for a PHP worker; false, and nothing counted, if `limit` requests of the pool wait
     /// already.
     #[must_use]
-    pub(crate) fn add_queued(&self, limit: u32) -> bool {
+    pub(crate) fn add_queued(&self, waits: Waits, limit: u32) -> bool {
         let header = self.scoreboard.header();
         let added = add_below(&header.queued, &self.cells().queued, limit);
         if added {
             header.note_listen_queue();
+            if waits == Waits::OnOpen {
+                let _ = add_below(&header.queued_open, &self.cells().queued_open, u32::MAX);
+            }
         }
         added
     }
 
     /// A request waits no more: it runs, was passed on, or was dropped.
-    pub(crate) fn remove_queued(&self) {
-        remove(&self.scoreboard.header().queued, &self.cells().queued);
+    pub(crate) fn remove_queued(&self, waits: Waits) {
+        let header = self.scoreboard.header();
+        remove(&header.queued, &self.cells().queued);
+        if waits == Waits::OnOpen {
+            remove(&header.queued_open, &self.cells().queued_open);
+        }
     }
 
     /// A queued request went to a sibling: it stays one of the pool's.
-    pub(crate) fn request_handed_over(&self) {
+    pub(crate) fn request_handed_over(&self, waits: Waits) {
         self.cells().queued.fetch_sub(1, Ordering::Relaxed);
+        if waits == Waits::OnOpen {
+            self.cells().queued_open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// A queued request came from a sibling.
-    pub(crate) fn request_taken_over(&self) {
+    pub(crate) fn request_taken_over(&self, waits: Waits) {
         self.cells().queued.fetch_add(1, Ordering::Relaxed);
+        if waits == Waits::OnOpen {
+            self.cells().queued_open.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether the caller is to [read and write](Self::set_opcache) OPcache's figures, or to [say](Self::opcache_unread) that it
@@ -162,6 +175,15 @@ impl Slot {
     pub(super) fn cells(&self) -> &Cells {
         &self.scoreboard.cells()[self.index]
     }
+}
+
+/// On what kind of connection a request waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// One that has come from a listen queue with it: it is before all that wait there.
+    OnNew,
+    /// One that was open before: those that wait in a listen queue may be before it.
+    OnOpen,
 }
 
 /// What a worker process does, from its own words.
@@ -188,6 +210,7 @@ pub(super) struct Cells {
     pub(super) running: AtomicU32,
     pub(super) connections: AtomicU32,
     pub(super) queued: AtomicU32,
+    pub(super) queued_open: AtomicU32,
     pub(super) requests: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) started_at: AtomicU64,

@@ -46,7 +46,7 @@ fn death_settles_counters_and_keeps_totals() {
     let other = theirs.claim(12, 1, 1).expect("free");
     assert!(slot.add_connection(3) && slot.add_connection(3) && other.add_connection(3));
     assert!(!other.add_connection(3));
-    assert!(slot.add_queued(1) && !other.add_queued(1));
+    assert!(slot.add_queued(Waits::OnOpen, 1) && !other.add_queued(Waits::OnOpen, 1));
     slot.request_started();
     slot.request_finished();
     slot.request_started();
@@ -66,7 +66,7 @@ fn death_settles_counters_and_keeps_totals() {
         (1, 0, 0)
     );
     assert_eq!((snapshot.accepted, snapshot.requests), (4, 1));
-    assert!(other.add_connection(3) && other.add_queued(1));
+    assert!(other.add_connection(3) && other.add_queued(Waits::OnOpen, 1));
 }
 
 #[test]
@@ -175,10 +175,10 @@ fn listen_queue_is_what_waits_in_the_kernel_and_with_us() {
     let (ours, theirs) = scoreboard(1);
     let slot = theirs.claim(11, 1, 1).expect("free");
     ours.set_backlog(3, 511);
-    assert!(slot.add_queued(9) && slot.add_queued(9));
+    assert!(slot.add_queued(Waits::OnOpen, 9) && slot.add_queued(Waits::OnOpen, 9));
     let snapshot = ours.snapshot();
     assert_eq!((snapshot.listen_queue(), snapshot.backlog_limit), (5, 511));
-    slot.remove_queued();
+    slot.remove_queued(Waits::OnOpen);
     ours.set_backlog(0, 511);
     let snapshot = ours.snapshot();
     assert_eq!((snapshot.listen_queue(), snapshot.max_listen_queue), (1, 5));

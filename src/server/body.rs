@@ -101,19 +101,19 @@ impl Drop for BodyWriter {
     }
 }
 
+/// See [`BodyReader`].
+pub(crate) type Waiting = Arc<dyn Fn(bool) + Send + Sync>;
+
 /// PHP's end of the pipe.
 pub(super) struct BodyReader {
     pipe: Arc<BodyPipe>,
-    /// Called before waiting, so that somebody reads the connection meanwhile.
-    before_waiting: Arc<dyn Fn() + Send + Sync>,
+    /// Called with true before waiting, so that somebody reads the connection meanwhile, and with false after it.
+    waiting: Waiting,
 }
 
 impl BodyReader {
-    pub(super) fn new(pipe: Arc<BodyPipe>, before_waiting: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self {
-            pipe,
-            before_waiting,
-        }
+    pub(super) fn new(pipe: Arc<BodyPipe>, waiting: Waiting) -> Self {
+        Self { pipe, waiting }
     }
 }
 
@@ -132,8 +132,9 @@ impl Read for BodyReader {
             if state.ended || self.pipe.output.is_broken() {
                 return Ok(0);
             }
-            (self.before_waiting)();
+            (self.waiting)(true);
             self.pipe.changed.wait(&mut state);
+            (self.waiting)(false);
         }
     }
 }

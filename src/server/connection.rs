@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::body::{BodyPipe, BodyReader, BodyWriter, CAPACITY};
+use super::body::{BodyPipe, BodyReader, BodyWriter, CAPACITY, Waiting};
 use super::exchange::Exchange;
 use super::job::Job;
 use super::output::Output;
@@ -19,7 +19,7 @@ pub(super) struct Surroundings<'a> {
     /// The connection's own number.
     pub(super) token: u64,
     pub(super) now: Instant,
-    pub(super) before_waiting: &'a Arc<dyn Fn() + Send + Sync>,
+    pub(super) waiting: &'a Waiting,
     /// Bytes of bodies that all connections of this process hold for requests that have not started.
     pub(super) held: &'a mut usize,
     /// Requests that have all that they need.
@@ -563,7 +563,7 @@ impl Connection {
         around: &mut Surroundings<'_>,
     ) {
         let pipe = Arc::new(BodyPipe::new(start, Arc::clone(&self.output)));
-        let reader = BodyReader::new(Arc::clone(&pipe), Arc::clone(around.before_waiting));
+        let reader = BodyReader::new(Arc::clone(&pipe), Arc::clone(around.waiting));
         self.dispatch(
             id,
             variables,
@@ -594,14 +594,8 @@ impl Connection {
                 stdin_ended,
             };
         }
-        around.ready.push(Job {
-            token: around.token,
-            exchange,
-            variables,
-            body,
-            ready: around.now,
-            counted: false,
-        });
+        let job = Job::new(around.token, exchange, variables, body, around.now);
+        around.ready.push(job);
     }
 
     /// Answers a request that never becomes one.

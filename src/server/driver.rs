@@ -12,8 +12,8 @@
 //!
 //! Nothing depends on that order but speed. If the helper gets an event while a PHP thread has nothing to do, it handles it and
 //! wakes a PHP thread. Then it steps *away*, since it would be before the PHP thread in the kernel's order: it waits for the timer
-//! alone (`watch.rs`) until all PHP threads are busy again, and the one that began last calls it. It also steps away while
-//! requests are so short that it would be woken in vain.
+//! alone (`watch.rs`) until all PHP threads are busy again, and the one that began last calls it. It is away as well while requests
+//! are so short that PHP threads see to everything sooner, and between two requests they look what has come.
 //!
 //! NTS has one PHP thread in each worker process, the process's first. ZTS has as many as there are workers in one process.
 //!
@@ -39,13 +39,14 @@ use super::crew::News;
 use super::exchange::Exchange;
 use super::job::Job;
 use super::opcache_watch::OpcacheWatch;
-use super::reactor::{self, Arrived, Reactor, arrived, wake};
+use super::reactor::{self, Arrived, Reactor, Subject, arrived, wake};
 use super::script::ScriptSettings;
 use super::time_limits::TimeLimiter;
-use super::watch::{Pulse, Watch};
+use super::watch::{Expected, Pulse, Watch, give_way};
+use crate::descriptor::high_fd;
 use crate::engine::{Interrupter, PhpThread};
 use crate::log;
-use crate::scoreboard::Slot;
+use crate::scoreboard::{Moment, Slot, Waits};
 use crate::zygote::{Reports, WorkerMessage};
 
 /// What every PHP thread needs to know of the pool.
@@ -72,6 +73,9 @@ pub(crate) struct Driver {
     noticed: Mutex<Vec<Arrived>>,
     has_noticed: AtomicBool,
     pub(super) epoll: Arc<OwnedFd>,
+    pub(super) slot: Slot,
+    /// Where siblings reach this process.
+    pub(super) lane: Option<OwnedFd>,
     pub(super) watch: Arc<Watch>,
     pub(super) reports: Arc<Reports>,
     /// Where to say that more PHP threads are needed, if there may be more.
@@ -149,6 +153,11 @@ impl Driver {
     ) -> Arc<Self> {
         Arc::new(Self {
             epoll: reactor.epoll(),
+            slot: reactor.slot().clone(),
+            lane: reactor
+                .lane()
+                .and_then(|lane| lane.try_clone_to_owned().ok())
+                .map(high_fd),
             reactor: Mutex::new(reactor),
             noticed: Mutex::new(Vec::new()),
             has_noticed: AtomicBool::new(false),
@@ -189,24 +198,54 @@ impl Driver {
 
     /// Handles events, for the helper: returns the reactor, or none if another thread has it, which handles them.
     pub(super) fn handle(&self, events: &[Event]) -> Option<MutexGuard<'_, Reactor>> {
-        if let Some(mut reactor) = self.reactor.try_lock() {
-            reactor.handle(arrived(events));
-            return Some(reactor);
-        }
+        self.notice(events);
+        let mut reactor = self.reactor.try_lock()?;
+        let noticed = self.take_noticed();
+        // Even if there are none: time has passed.
+        reactor.handle(noticed);
+        Some(reactor)
+    }
+
+    /// Leaves events for whoever has the reactor, or has it next.
+    fn notice(&self, events: &[Event]) {
         if !events.is_empty() {
             self.noticed.lock().extend(arrived(events));
             self.has_noticed.store(true, Ordering::SeqCst);
         }
-        // It may have been released meanwhile, by a thread that has not seen this.
-        let mut reactor = self.reactor.try_lock()?;
-        self.handle_noticed(&mut reactor);
-        Some(reactor)
+    }
+
+    /// Leaves events, for the helper, to the PHP thread that is done first, if that is soon and nobody can see to them sooner. False if
+    /// they are to be handled now (they are among those noticed, perhaps).
+    pub(super) fn put_off(&self, events: &[Event]) -> bool {
+        let subject = Subject::of(events);
+        let may_wait =
+            || self.all_busy() && !self.slot.has_idle_sibling() && !self.watch.has_readers();
+        if subject == Subject::Others || self.watch.expected() == Expected::Long || !may_wait() {
+            return false;
+        }
+        self.notice(events);
+        // Siblings are to see what waits here, before this looks once more whether one is idle.
+        let now = Moment::now();
+        if subject == Subject::Connections {
+            self.slot.keep_more(now);
+        } else {
+            self.slot.set_backlog_since(now);
+        }
+        may_wait()
     }
 
     fn handle_noticed(&self, reactor: &mut Reactor) {
+        let noticed = self.take_noticed();
+        if !noticed.is_empty() {
+            reactor.handle(noticed);
+        }
+    }
+
+    fn take_noticed(&self) -> Vec<Arrived> {
         if self.has_noticed.swap(false, Ordering::SeqCst) {
-            let events = std::mem::take(&mut *self.noticed.lock());
-            reactor.handle(events);
+            std::mem::take(&mut *self.noticed.lock())
+        } else {
+            Vec::new()
         }
     }
 
@@ -247,6 +286,21 @@ impl Driver {
                 .leavers
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
                 .is_ok()
+    }
+
+    /// While all PHP threads are busy, with no request that takes long: whether the helper is to see what comes. Else PHP threads
+    /// look when they are done.
+    pub(super) fn wants_helper(&self) -> bool {
+        match self.watch.expected() {
+            Expected::Short => self.watch.has_readers(),
+            // Nothing comes but on the connection that has its request already. (New ones are for siblings.)
+            Expected::Medium if self.slot.connections() <= 1 => self.watch.has_readers(),
+            Expected::Medium => {
+                self.slot.set_unwatched();
+                self.watch.has_readers() || self.slot.has_idle_sibling()
+            }
+            Expected::Long => true,
+        }
     }
 
     /// Whether all PHP threads run requests.
@@ -358,9 +412,14 @@ impl Seat {
         let mut has_waited = false;
         let mut has_rung = false;
         let mut reactor = driver.lock();
-        reactor.set_are_long(driver.watch.expects_long());
+        reactor.set_expected(driver.watch.expected());
         if let Some(finished) = finished {
             finished.settle(&mut reactor);
+        }
+        if driver.watch.expected() == Expected::Medium {
+            // The helper has not seen what has come meanwhile.
+            reactor.look();
+            self.take_ring(&mut reactor);
         }
         loop {
             if let Some(job) = reactor.next_job() {
@@ -384,8 +443,8 @@ impl Seat {
                 if call {
                     driver.watch.call();
                 }
-                if call {
-                    pulse.give_way(begun, has_waited);
+                if !has_waited && self.has_turns(&job) {
+                    give_way();
                 }
                 return Ok((job, begun));
             }
@@ -445,21 +504,40 @@ impl Seat {
                 driver.timekeeper.store(false, Ordering::SeqCst);
             }
             reactor.handle(arrived(happened));
-            if reactor.has_rung() {
-                has_rung = true;
-                driver.watch.rang();
-            }
+            has_rung |= self.take_ring(&mut reactor);
         }
+    }
+
+    /// Whether requests follow each other here without a wait because others wait. (With one connection that is open, the client is
+    /// what is waited for: if its request has come already, that is chance.)
+    fn has_turns(&self, job: &Job) -> bool {
+        let Driver { watch, slot, .. } = &*self.driver;
+        watch.expected() != Expected::Short && (slot.connections() > 1 || job.waits == Waits::OnNew)
+    }
+
+    /// Whether the timer has rung, as a PHP thread is told that runs nothing. If others run something it is for the helper.
+    fn take_ring(&self, reactor: &mut Reactor) -> bool {
+        if !reactor.has_rung() {
+            return false;
+        }
+        self.driver.watch.rang();
+        let seats = self.driver.seats.lock();
+        if seats.iter().any(|seat| seat.running().is_some()) {
+            self.driver.watch.pass_ring_on();
+        }
+        true
     }
 
     /// The last PHP thread that had nothing to do begins a request, on the connection `token`. Returns whether the helper is
     /// wanted.
     fn begin_last(&self, reactor: &mut Reactor, token: u64) -> bool {
         reactor.become_busy();
-        if self.driver.watch.expects_long() {
-            reactor.place_waiting(true);
+        if self.driver.watch.expected() != Expected::Short {
+            reactor.place_waiting(false);
             reactor.let_rest(token);
-            return true;
+            // (Called, it hears from now on.)
+            return self.driver.wants_helper()
+                || self.driver.lane.is_some() && !self.driver.watch.hears();
         }
         if reactor.exceeds_queue() {
             reactor.place_waiting(false);

@@ -16,7 +16,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 
-use crate::scoreboard::Moment;
+use crate::scoreboard::{Moment, Waits};
 
 /// Bytes that travel in the message itself.
 const INLINE: usize = 16 << 10;
@@ -33,12 +33,22 @@ const FORMAT_2: u8 = 2;
 const FORMAT: u8 = 3;
 /// All that a message consists of which only has its receiver look into the queue.
 const LOOK: u8 = 0x10;
+/// The same, to have it put there what it keeps and what waits since before the [`Moment`] that follows.
+const GIVE: u8 = 0x11;
+/// Length of that message.
+const ASK: usize = 9;
+/// Values of the header's second byte.
+const NO_REQUEST: u8 = 0;
+const REQUEST_ON_OPEN: u8 = 1;
+const REQUEST_ON_NEW: u8 = 2;
 
 /// What is written on a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Label {
     /// Since when a request on the connection waits for a worker (and is counted as queued); none if it has no such request.
     pub(crate) queued_since: Option<Moment>,
+    /// What kind of connection that is.
+    pub(crate) waits: Waits,
     /// The [scoreboard](crate::scoreboard::Scoreboard::id) in which the connection and its request are counted; 0 if the sender
     /// has not said it.
     pub(crate) scoreboard: u64,
@@ -60,6 +70,8 @@ pub(crate) enum Message {
     Parcel(Parcel),
     /// There is something in the queue.
     Look,
+    /// Others are to have the requests that the receiver keeps and that wait since before then.
+    Give(Moment),
 }
 
 /// Tells the owner of a lane that there is something in the queue.
@@ -67,8 +79,22 @@ pub(crate) enum Message {
 /// # Errors
 /// `AGAIN` when the lane is full.
 pub(crate) fn call(lane: BorrowedFd<'_>) -> Result<(), Errno> {
+    say(lane, &[LOOK])
+}
+
+/// Asks the owner of a lane for the requests that it keeps and that wait since before `than`; an idle process gets one in any case.
+///
+/// # Errors
+/// `AGAIN` when the lane is full.
+pub(crate) fn ask(lane: BorrowedFd<'_>, than: Moment) -> Result<(), Errno> {
+    let mut message = [GIVE; ASK];
+    message[1..].copy_from_slice(&than.as_micros().to_be_bytes());
+    say(lane, &message)
+}
+
+fn say(lane: BorrowedFd<'_>, what: &[u8]) -> Result<(), Errno> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    rustix::net::send(lane, &[LOOK], flags).map(drop)
+    rustix::net::send(lane, what, flags).map(drop)
 }
 
 /// Puts a connection into `channel`.
@@ -140,8 +166,15 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> Result<Option<Message>, Lost> 
             descriptors.extend(received);
         }
     }
-    if (header[0], message.bytes) == (LOOK, 1) {
-        return Ok(Some(Message::Look));
+    match (header[0], message.bytes) {
+        (LOOK, 1) => return Ok(Some(Message::Look)),
+        (GIVE, ASK) => {
+            let than = header[1..ASK]
+                .first_chunk()
+                .map_or(0, |than| u64::from_be_bytes(*than));
+            return Ok(Some(Message::Give(Moment::from_micros(than))));
+        }
+        _ => {}
     }
     bytes.truncate(message.bytes.saturating_sub(HEADER_1));
     let read = Label::read(header, &bytes).filter(|_| message.bytes >= HEADER_1);
@@ -186,7 +219,11 @@ impl Label {
     fn write(self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[0] = FORMAT;
-        header[1] = u8::from(self.queued_since.is_some());
+        header[1] = match (self.queued_since, self.waits) {
+            (None, _) => NO_REQUEST,
+            (Some(_), Waits::OnOpen) => REQUEST_ON_OPEN,
+            (Some(_), Waits::OnNew) => REQUEST_ON_NEW,
+        };
         let since = self.queued_since.unwrap_or_default();
         header[HEADER_1..HEADER_2].copy_from_slice(&since.as_micros().to_be_bytes());
         header[HEADER_2..].copy_from_slice(&self.scoreboard.to_be_bytes());
@@ -209,7 +246,12 @@ impl Label {
             _ => return None,
         };
         let label = Self {
-            queued_since: (header[1] != 0).then_some(since),
+            queued_since: (header[1] != NO_REQUEST).then_some(since),
+            waits: if header[1] == REQUEST_ON_NEW {
+                Waits::OnNew
+            } else {
+                Waits::OnOpen
+            },
             scoreboard,
         };
         Some((label, length))
@@ -284,8 +326,10 @@ mod tests {
     fn a_call_is_told_from_a_connection() {
         let (sender, receiver) = channel();
         call(sender.as_fd()).expect("send");
-        let message = receive(receiver.as_fd()).expect("receive");
-        assert!(matches!(message, Some(Message::Look)));
+        ask(sender.as_fd(), Moment::from_micros(7)).expect("send");
+        let message = || receive(receiver.as_fd()).expect("receive");
+        assert!(matches!(message(), Some(Message::Look)));
+        assert!(matches!(message(), Some(Message::Give(than)) if than.as_micros() == 7));
     }
 
     fn round_trip(bytes: &[u8]) {
@@ -294,6 +338,7 @@ mod tests {
         let since = Moment::from_micros(123_456_789);
         let label = Label {
             queued_since: Some(since),
+            waits: Waits::OnNew,
             scoreboard: 0x0123_4567_89ab_cdef,
         };
         send(sender.as_fd(), server.as_fd(), bytes, label).expect("send");
@@ -326,6 +371,7 @@ mod tests {
         let (_client, server) = UnixStream::pair().expect("pair");
         let label = Label {
             queued_since: None,
+            waits: Waits::OnOpen,
             scoreboard: 1,
         };
         send(sender.as_fd(), server.as_fd(), b"half", label).expect("send");
@@ -337,6 +383,7 @@ mod tests {
         let (sender, receiver) = channel();
         let label = Label {
             queued_since: Some(Moment::from_micros(5)),
+            waits: Waits::OnOpen,
             scoreboard: 7,
         };
         rustix::net::send(&sender, &label.write(), SendFlags::empty()).expect("send");

@@ -11,7 +11,7 @@ use super::crew::News;
 use super::driver::{Current, Driver, Seat};
 use super::reactor::{self, Reactor, TICK, wake};
 use super::time_limits::{Clock, Verdict};
-use super::watch::LONG;
+use super::watch::{Expected, LONG};
 use crate::engine::{block_signals, exit_beside_stuck_thread, request_takes_long, run_promptly};
 use crate::zygote::WorkerMessage;
 
@@ -52,10 +52,16 @@ impl Helper<'_> {
         let driver = self.driver;
         let mut events = reactor::events();
         let mut timeout = None;
+        // Whether siblings are to be heard.
+        let mut hears = true;
         loop {
             let mut rang = false;
+            let mut is_asked = false;
             let arrived = if self.away {
-                rang = driver.watch.wait(timeout);
+                // While requests are short nobody asks for anything.
+                let hears = hears && driver.watch.expected() == Expected::Medium;
+                let lane = driver.lane.as_ref().filter(|_| hears);
+                (rang, is_asked) = driver.watch.wait(timeout, lane);
                 &[]
             } else {
                 reactor::wait(&driver.epoll, &mut events, timeout)
@@ -63,17 +69,34 @@ impl Helper<'_> {
             if driver.watch.is_stopped() {
                 return;
             }
+            rang |= driver.watch.takes_ring();
+            // What comes while a PHP thread waits is for that; it calls when it is busy again.
+            hears = driver.all_busy();
             let has_long = !self.overdue.is_empty();
+            if !has_long && driver.put_off(arrived) {
+                self.ask_for_workers(true);
+                timeout = None;
+                self.step();
+                continue;
+            }
             let handled = driver.handle(arrived);
             let Some(mut reactor) = handled.or_else(|| has_long.then(|| driver.lock())) else {
                 // A PHP thread has it, which begins a request or is about to wait, and handles what has come.
                 if rang {
                     driver.watch.rearm(LONG);
                 }
-                timeout = None;
+                // (What has come into the lane just now, perhaps when it begins the next one.)
+                hears &= !is_asked;
+                timeout = is_asked.then_some(SOON);
                 self.step();
                 continue;
             };
+            if is_asked {
+                reactor.receive_own_lane();
+                if reactor.is_asked() {
+                    reactor.look();
+                }
+            }
             if reactor.has_rung() {
                 rang = true;
                 driver.watch.rang();
@@ -102,9 +125,15 @@ impl Helper<'_> {
             return;
         }
         reactor.expire_queued();
-        reactor.place_waiting(!self.overdue.is_empty() || driver.watch.expects_long());
+        reactor.place_waiting(!self.overdue.is_empty());
+        self.ask_for_workers(reactor.may_wait(!self.overdue.is_empty()));
+    }
+
+    /// Says that there are too few workers, if a request waits, or may wait, and none is idle.
+    fn ask_for_workers(&mut self, waits: bool) {
+        let driver = self.driver;
         let is_due = self.told.is_none_or(|told| told.elapsed() >= TICK);
-        if driver.may_grow && is_due && reactor.wants_workers(!self.overdue.is_empty()) {
+        if driver.may_grow && waits && is_due && driver.slot.idle_workers() == 0 {
             self.told = Some(Instant::now());
             match &driver.crew {
                 // If it is full, the crew is about to look anyway.
@@ -167,19 +196,18 @@ impl Helper<'_> {
     /// Decides where to wait next.
     fn step(&mut self) {
         let driver = self.driver;
-        let in_vain = self.is_in_vain();
-        self.away = !driver.all_busy() || in_vain;
+        self.away = self.is_in_vain();
         driver.watch.set_away(self.away);
-        if self.away && !in_vain && driver.all_busy() {
-            // All have become busy meanwhile.
+        if self.away && !self.is_in_vain() {
+            // That has changed meanwhile, and nobody has called.
             self.away = false;
             driver.watch.set_away(false);
         }
     }
 
-    /// Whether requests are so short that it is not worth while to be woken for what comes meanwhile.
+    /// Whether it is not worth while to be woken for what comes meanwhile.
     fn is_in_vain(&self) -> bool {
-        self.overdue.is_empty() && !self.driver.watch.expects_long()
+        !self.driver.all_busy() || self.overdue.is_empty() && !self.driver.wants_helper()
     }
 }
 
@@ -308,5 +336,8 @@ const HAND_OVER: Duration = Duration::from_millis(500);
 
 /// So much sooner than it was set for may the timer ring for a request: it was set for one before.
 const TOLERANCE: Duration = Duration::from_millis(1);
+
+/// How long it may take until a sibling gets what it has asked for in the very moment in which a request begins.
+const SOON: Duration = Duration::from_millis(1);
 
 const HELPER_STACK: usize = 256 << 10;

@@ -13,6 +13,7 @@ use crate::engine::{PhpThread, execute};
 use crate::fastcgi::{ProtocolStatus, RecordType};
 use crate::log;
 use crate::request::{Body, Request, RequestEnd, RequestStart, Variables};
+use crate::scoreboard::Waits;
 use crate::status::PageKind;
 
 /// All that a request needs. If it is dropped without having run, its client is told so.
@@ -27,9 +28,30 @@ pub(crate) struct Job {
     pub(super) ready: Instant,
     /// It is in the pool's count of requests that wait.
     pub(super) counted: bool,
+    /// On what kind of connection it waits.
+    pub(super) waits: Waits,
 }
 
 impl Job {
+    /// A request on an open connection, which is complete since `ready`.
+    pub(super) fn new(
+        token: u64,
+        exchange: Arc<Exchange>,
+        variables: Variables,
+        body: Body,
+        ready: Instant,
+    ) -> Self {
+        Self {
+            token,
+            exchange,
+            variables,
+            body,
+            ready,
+            counted: false,
+            waits: Waits::OnOpen,
+        }
+    }
+
     /// Runs it on this thread; returns when PHP has shut the request down. `pool` is named in the log.
     pub(crate) fn run(
         self,

@@ -129,9 +129,13 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
     )?));
     let watch = Arc::new(watch::Watch::new()?);
-    let before_waiting = {
-        let watch = Arc::clone(&watch);
-        Arc::new(move || watch.call())
+    let waiting = {
+        let (watch, wake) = (Arc::clone(&watch), Arc::clone(&wake));
+        Arc::new(move |waits| {
+            if watch.wait_for_body(waits) {
+                reactor::wake(&wake);
+            }
+        })
     };
     let reactor = reactor::Reactor::new(reactor::Sources {
         pool: config.name.clone(),
@@ -151,7 +155,7 @@ fn serve(worker: WorkerProcess<Arc<Engine>>) -> Result<i32, Box<dyn std::error::
         capacity: config.max_children,
         allowed,
         control: Some(control),
-        before_waiting,
+        waiting,
     })?;
     let (sender, news) = crew::news();
     let driver = driver::Driver::new(

@@ -10,7 +10,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -30,16 +30,33 @@ pub(super) const LONG: Duration = Duration::from_millis(5);
 const CLOSE: Duration = Duration::from_millis(1);
 /// While most requests take less than this, it costs more to look after what waits behind one than to let it wait.
 const SHORT: Duration = Duration::from_micros(100);
-/// How long a PHP thread runs requests before it lets other threads run.
-const GIVE_WAY: Duration = Duration::from_micros(200);
+/// While most take less than this, it is the same unless a worker is idle, or is about to run what came later.
+const MEDIUM: Duration = Duration::from_micros(500);
 /// Bounds of [`Watch::typical`], in nanoseconds, so that it follows soon when requests become shorter or longer.
 const LEAST_TYPICAL: u64 = 20_000;
-const MOST_TYPICAL: u64 = 500_000;
+const MOST_TYPICAL: u64 = 2_000_000;
+
+/// How long requests are likely to take. What follows from it is said in `reactor/dispatch.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Expected {
+    /// Less than [`SHORT`].
+    Short,
+    /// Less than [`MEDIUM`].
+    Medium,
+    /// Longer.
+    Long,
+}
 
 /// Shared by the PHP threads of a process and their helper.
 #[derive(Debug)]
 pub(super) struct Watch {
     timer: Arc<OwnedFd>,
+    /// The timer has rung, and a PHP thread that runs nothing was told of it.
+    rung: AtomicBool,
+    /// The helper, which is away, hears what siblings ask for.
+    hears: AtomicBool,
+    /// Scripts that wait for their client's body.
+    readers: AtomicU32,
     /// Readable when the helper is called: an eventfd.
     bell: OwnedFd,
     /// The timer is set, or has rung and the helper does not know yet.
@@ -60,8 +77,6 @@ pub(super) struct Watch {
 pub(super) struct Pulse {
     last: Instant,
     close: bool,
-    /// When it last waited, or let others run.
-    gave_way: Instant,
     /// Requests until one is measured.
     until_measured: u32,
 }
@@ -126,20 +141,13 @@ impl Pulse {
             measured: is_due.then(Measured::now),
         }
     }
+}
 
-    /// Lets other threads of the machine run before a request that begins at about `now`, if this thread has run for some time
-    /// without a wait. A request that is interrupted in its middle would else wait for the whole time slices of
-    /// threads that go from one request to the next. (php-fpm's workers wait for their client's end after each request, which
-    /// has the same effect.)
-    pub(super) fn give_way(&mut self, now: Instant, has_waited: bool) {
-        if !has_waited && now.saturating_duration_since(self.gave_way) < GIVE_WAY {
-            return;
-        }
-        self.gave_way = now;
-        if !has_waited {
-            std::thread::yield_now();
-        }
-    }
+/// Lets other threads of the machine run before a request that begins without a wait. A request that is interrupted in its middle
+/// would else wait for the whole time slices of threads that go from one request to the next. (php-fpm's workers wait for their
+/// client's end after each request, which has the same effect.)
+pub(super) fn give_way() {
+    std::thread::yield_now();
 }
 
 impl Watch {
@@ -147,6 +155,9 @@ impl Watch {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         Ok(Self {
             timer: Arc::new(high_fd(timerfd_create(TimerfdClockId::Monotonic, flags)?)),
+            rung: AtomicBool::new(false),
+            hears: AtomicBool::new(false),
+            readers: AtomicU32::new(0),
             bell: high_fd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             armed: AtomicBool::new(false),
             away: AtomicBool::new(true),
@@ -160,7 +171,6 @@ impl Watch {
         Pulse {
             last: now,
             close: false,
-            gave_way: now,
             until_measured: 0,
         }
     }
@@ -168,6 +178,23 @@ impl Watch {
     /// Readable when it has rung.
     pub(super) fn timer(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.timer)
+    }
+
+    /// A script is about to wait for its client's body, which the helper reads; or it has waited. Returns whether the helper may
+    /// have put off what it is to read.
+    pub(super) fn wait_for_body(&self, waits: bool) -> bool {
+        if !waits {
+            self.readers.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        let is_first = self.readers.fetch_add(1, Ordering::SeqCst) == 0;
+        self.call();
+        is_first
+    }
+
+    /// Whether a script waits for its client's body.
+    pub(super) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::SeqCst) > 0
     }
 
     /// A PHP thread begins a request at about `now`.
@@ -183,7 +210,7 @@ impl Watch {
     pub(super) fn end(&self, pulse: &mut Pulse, beat: &Beat) {
         let elapsed = beat.begun.elapsed();
         let Some(measured) = &beat.measured else {
-            if elapsed >= SHORT && !self.expects_long() {
+            if elapsed >= SHORT && self.expected() == Expected::Short {
                 // Perhaps they have become longer.
                 pulse.until_measured = 0;
             }
@@ -208,9 +235,16 @@ impl Watch {
         }
     }
 
-    /// Whether requests take so long that others should not wait behind them.
-    pub(super) fn expects_long(&self) -> bool {
-        Duration::from_nanos(self.typical.load(Ordering::Relaxed)) >= SHORT
+    /// How long requests are likely to take.
+    pub(super) fn expected(&self) -> Expected {
+        let typical = Duration::from_nanos(self.typical.load(Ordering::Relaxed));
+        if typical < SHORT {
+            Expected::Short
+        } else if typical < MEDIUM {
+            Expected::Medium
+        } else {
+            Expected::Long
+        }
     }
 
     /// Has the helper look at once, if it does not wait for events.
@@ -240,16 +274,25 @@ impl Watch {
         self.away.store(away, Ordering::SeqCst);
     }
 
-    /// The helper waits here for the timer or a call, for `timeout` at most; returns whether the timer has rung.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> bool {
+    /// Whether the helper hears what siblings ask for; or it is not away.
+    pub(super) fn hears(&self) -> bool {
+        self.hears.load(Ordering::SeqCst)
+    }
+
+    /// The helper waits here for the timer, a call, or something in `lane`, for `timeout` at most; returns whether the timer has
+    /// rung, and whether there is something in the lane.
+    pub(super) fn wait(&self, timeout: Option<Duration>, lane: Option<&OwnedFd>) -> (bool, bool) {
+        self.hears.store(lane.is_some(), Ordering::SeqCst);
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let wanted = |descriptor| PollFd::new(descriptor, PollFlags::IN);
         let mut fds = [
-            PollFd::new(&*self.timer, PollFlags::IN),
-            PollFd::new(&self.bell, PollFlags::IN),
+            wanted(&*self.timer),
+            wanted(&self.bell),
+            wanted(lane.unwrap_or(&self.bell)),
         ];
         // A wait that fails or is interrupted makes it look once more.
         let _ = poll(&mut fds, timeout.as_ref());
-        let [timer, bell] = fds.map(|fd| fd.revents().contains(PollFlags::IN));
+        let [timer, bell, asked] = fds.map(|fd| fd.revents().contains(PollFlags::IN));
         if bell {
             let mut count = [0; 8];
             let _ = read(&self.bell, &mut count);
@@ -257,7 +300,7 @@ impl Watch {
         if timer {
             self.rang();
         }
-        timer
+        (timer, asked && lane.is_some())
     }
 
     /// The timer has rung.
@@ -267,6 +310,18 @@ impl Watch {
         let mut count = [0; 8];
         // It fails when the timer was taken back in this very moment, or has not rung.
         let _ = read(&*self.timer, &mut count);
+    }
+
+    /// The timer has rung while other PHP threads run requests, and the caller was told of it: the helper may not have been.
+    pub(super) fn pass_ring_on(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+        // If it does not hear this, it waits for events, and does so for a tick at most while a PHP thread waits.
+        self.ring();
+    }
+
+    /// Whether a ring has been passed on.
+    pub(super) fn takes_ring(&self) -> bool {
+        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::SeqCst)
     }
 
     /// Sets the timer for a request that runs, unless it is set.

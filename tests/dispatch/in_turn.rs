@@ -140,24 +140,39 @@ const REQUESTS: usize = 100;
 server!(
     no_client_is_overtaken_again_and_again,
     Server::builder().workers(WORKERS as u32),
-    |s| { expect_few_overtaken(&s, |_| true) }
+    |s| { expect_few_overtaken(&s, 2000, |_| true) }
+);
+
+// Processes keep such requests until others ask for them.
+server!(
+    no_client_is_overtaken_again_and_again_by_shorter_requests,
+    Server::builder().workers(WORKERS as u32),
+    |s| { expect_few_overtaken(&s, 300, |_| true) }
 );
 
 server!(
     clients_with_new_and_with_open_connections_do_not_overtake_each_other,
     Server::builder().workers(WORKERS as u32),
     |s| {
-        expect_few_overtaken(&s, |client| client.is_multiple_of(2));
+        expect_few_overtaken(&s, 2000, |client| client.is_multiple_of(2));
     }
 );
 
-/// `keeps` says which clients keep their connections; the others open one for each request.
-fn expect_few_overtaken(server: &Server, keeps: fn(usize) -> bool) {
+server!(
+    clients_with_shorter_requests_do_not_overtake_each_other,
+    Server::builder().workers(WORKERS as u32),
+    |s| {
+        expect_few_overtaken(&s, 300, |client| client.is_multiple_of(2));
+    }
+);
+
+/// Requests take so many microseconds. `keeps` says which clients keep their connections; the others open one for each request.
+fn expect_few_overtaken(server: &Server, length: u32, keeps: fn(usize) -> bool) {
     server.php("nap.php", NAP);
     let all = CLIENTS * REQUESTS;
     expect_in_three_attempts(|| {
         // A worker that stands still between taking a request and running it is overtaken too, and the machine's fault.
-        let overtaken = overtaken(&closed_loop(server, keeps));
+        let overtaken = overtaken(&closed_loop(server, length, keeps));
         if overtaken * 100 <= all {
             return Ok(());
         }
@@ -176,8 +191,9 @@ struct Sent {
 }
 
 /// All clients at once.
-fn closed_loop(server: &Server, keeps: fn(usize) -> bool) -> Vec<Sent> {
-    let request = server.request("/nap.php?us=2000").keep().encode();
+fn closed_loop(server: &Server, length: u32, keeps: fn(usize) -> bool) -> Vec<Sent> {
+    let request = server.request(&format!("/nap.php?us={length}"));
+    let request = request.keep().encode();
     let client = |number: usize| {
         let mut connection = server.connect();
         let one = |_| {

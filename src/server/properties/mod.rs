@@ -30,7 +30,7 @@ mod wild;
 /// A connection, its client's socket, and the process around them. It does what the reactor does, with one thread.
 struct World {
     limits: Limits,
-    before_waiting: Arc<dyn Fn() + Send + Sync>,
+    waiting: super::body::Waiting,
     /// Bytes that other connections hold.
     held_elsewhere: usize,
     held: usize,
@@ -65,7 +65,7 @@ impl World {
         set_socket_send_buffer_size(&socket, 4096).expect("SO_SNDBUF");
         let output = Arc::new(Output::new(OwnedFd::from(socket), limits.output_buffer));
         Self {
-            before_waiting: Arc::new(|| panic!("a script waits for a body that has arrived")),
+            waiting: Arc::new(|_| panic!("a script waits for a body that has arrived")),
             held_elsewhere,
             held: held_elsewhere,
             connection: Connection::new(output, &limits, false),
@@ -88,7 +88,7 @@ impl World {
                 values: &values,
                 token: TOKEN,
                 now: Instant::now(),
-                before_waiting: &self.before_waiting,
+                waiting: &self.waiting,
                 held: &mut self.held,
                 ready: &mut self.ready,
             },

@@ -6,8 +6,8 @@
 //! # Who may hold a request, and who wakes whom
 //!
 //! A request that is ready belongs to the reactor of the process that has read it, in `ready`, by the time at which it became so.
-//! A PHP thread of this process that has nothing to do takes what is first there. While all PHP threads are busy, the helper
-//! thread sends each request that has become ready, with its connection, to one of two places:
+//! A PHP thread of this process that has nothing to do takes what is first there. While all PHP threads are busy, requests that have
+//! become ready are sent, with their connections, to one of two places:
 //!
 //! ```text
 //!                 a sibling is idle
@@ -17,14 +17,13 @@
 //!                 none is idle
 //! ```
 //!
-//! The threads of one process (ZTS) share its reactor, so among them nothing has to be sent: `ready` is the
-//! queue. Processes (NTS)
+//! The threads of one process (ZTS) share its reactor, so among them nothing has to be sent: `ready` is the queue. Processes (NTS)
 //! have lanes and a queue, which are sockets that the pool process has made (`zygote/lanes.rs`), and see in the scoreboard
 //! (`scoreboard/dispatch.rs`) which of them are idle and how many requests are in the queue.
 //!
 //! ```text
 //! process A, busy                                         process B
-//!   helper: a request has become ready                      PHP thread: has nothing to do
+//!   a request has become ready                              PHP thread: has nothing to do
 //!   1 puts it into the queue, counts it there               1 shows that B is idle
 //!   2 is a sibling idle? reserves it, and tells it to look  2 is something in the queue? takes it
 //!                                                           else: sleeps
@@ -43,18 +42,32 @@
 //! A PHP thread that has finished takes the first of the queue before a request of its own process that became ready later. Requests
 //! whose body still streams in on a connection with other requests cannot be sent; they wait for their own process.
 //!
-//! # Short requests
+//! # Short, medium and long requests
 //!
-//! While requests mostly take less than `watch::SHORT`, sending one costs more than it can wait: then a PHP thread runs what
-//! it has read, in order, and the helper is away (`driver.rs`). A long request among them is noticed after `watch::LONG`.
+//! To send a request costs some 40 µs, and so does it to wake the helper thread for what comes while a PHP thread is busy. How much
+//! of that is done depends on how long requests mostly take (`watch::Expected`):
+//!
+//! | requests | while a PHP thread is busy | what waits when it is done |
+//! |---|---|---|
+//! | long (from 0.5 ms) | the helper reads what comes, and sends it | all of it is in the queue, or with siblings |
+//! | medium | the same as long as a sibling is idle; else nobody looks | the PHP thread reads it, and keeps it |
+//! | short (less than 0.1 ms) | nobody looks | the PHP thread runs it, in order |
+//!
+//! A process that keeps requests shows since when the first of them waits. A sibling that is about to run one that became ready
+//! later asks for those that are older, through the lane, and the helper puts them into the queue. A sibling that becomes idle asks
+//! all that keep some, or do not look: so there too, whoever keeps something shows that and then looks for an idle sibling, and
+//! whoever becomes idle shows that and then looks who keeps something.
+//!
+//! A long request among others is noticed after `watch::LONG`; from then on its process does as if all were long.
 //!
 //! # New connections
 //!
 //! While a PHP thread has nothing to do it accepts, and keeps the connection unless an idle sibling has fewer. While all are busy,
 //! connections wait in the listen queue, which is a queue of the pool by itself: whoever finishes first takes the first. Only when
-//! requests on other connections wait as well are they accepted at once, so that all are in one order; and where the length of the
-//! queue or the time in it is limited. So either the listen queue or the requests that have been read wait, not both. A process
-//! that sees a connection and leaves it there says so in the scoreboard (`backlog_since`), for the event tells it alone.
+//! requests on open connections wait as well are new ones accepted at once, so that all are in one order; and beside a request that
+//! takes long, where the length of the queue or the time in it is limited. A process that sees a connection and leaves it there says
+//! so in the scoreboard (`backlog_since`), for the event tells it alone. Where requests are medium, a PHP thread accepts a few if
+//! they have waited longer than what it keeps.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -64,14 +77,19 @@ use rustix::event::PollFlags;
 
 use super::draining::Drain;
 use super::passing::Target;
-use super::{Reactor, moment};
+use super::{Reactor, instant, moment};
 use crate::request::Body;
+use crate::scoreboard::{Moment, Waits};
 use crate::server::handover;
 use crate::server::job::Job;
+use crate::server::watch::Expected;
 
 /// Requests that became ready within this time of each other count as having become so at once: it is less work to run the one
 /// that is here.
 const SLACK: Duration = Duration::from_micros(200);
+
+/// A busy process with requests of medium length looks within this time what has come, or is asked to.
+const LOOKED_WITHIN: Duration = Duration::from_micros(500);
 
 /// An idle sibling takes what is sent to it within this time, or others do.
 const TAKEN_WITHIN: Duration = Duration::from_millis(20);
@@ -93,7 +111,7 @@ impl Reactor {
 
     pub(super) fn uncount(&self, job: &mut Job) {
         if std::mem::take(&mut job.counted) {
-            self.sources.slot.remove_queued();
+            self.sources.slot.remove_queued(job.waits);
         }
     }
 
@@ -102,8 +120,11 @@ impl Reactor {
         loop {
             self.now = Instant::now();
             self.take_older();
+            self.ask_older();
             if self.ready.is_empty() {
                 self.accept_idle();
+            } else {
+                self.accept_older();
             }
             let job = self.dequeue(0)?;
             if self.is_unwanted(&job) {
@@ -136,6 +157,33 @@ impl Reactor {
         self.receive_queued();
     }
 
+    /// Asks the sibling that keeps the request which waits longest to put it into the queue, unless one that waits here is older. That
+    /// one is run meanwhile.
+    fn ask_older(&self) {
+        if self.expected != Expected::Short
+            && self.sources.lanes.count() > 0
+            && let Some(job) = self.ready.front()
+        {
+            let than = moment(job.ready).before(SLACK);
+            let slot = &self.sources.slot;
+            if let Some(lane) = slot.claim_kept(than) {
+                self.ask(lane, than);
+            } else if let Some(lane) = slot.claim_unwatched(moment(self.now).before(LOOKED_WITHIN))
+            {
+                // Its PHP thread is off its processor, perhaps.
+                self.ask(lane, than);
+            }
+        }
+    }
+
+    /// Asks the owner of `lane` for what waits since before `than`.
+    fn ask(&self, lane: u32, than: Moment) {
+        if let Some(lane) = self.sources.lanes.sender(lane) {
+            // If its lane is full, it has a lot to do at once, and does this as well.
+            let _ = handover::ask(lane, than);
+        }
+    }
+
     /// A PHP thread is about to wait: siblings may send it something. Returns whether that was not so before: then
     /// [`next_job`](Self::next_job) has to be asked once more.
     pub(crate) fn become_idle(&mut self) -> bool {
@@ -147,7 +195,15 @@ impl Reactor {
             return false;
         }
         self.is_shown_idle = true;
+        self.sources.slot.keep(None);
+        self.sources.slot.set_watched();
         self.sources.slot.become_idle();
+        if self.sources.lanes.count() > 0 {
+            for lane in self.sources.slot.claim_all_kept() {
+                // This process gets the first; or whoever is done next, should it be busy with something else by then.
+                self.ask(lane, moment(self.now));
+            }
+        }
         true
     }
 
@@ -159,23 +215,30 @@ impl Reactor {
         }
     }
 
-    /// Whether requests take so long that others should not wait behind them; see the module's documentation.
-    pub(crate) fn set_are_long(&mut self, are_long: bool) {
-        self.are_long = are_long;
+    /// How long requests are likely to take.
+    pub(crate) fn set_expected(&mut self, expected: Expected) {
+        self.expected = expected;
     }
 
-    /// All PHP threads of this process are busy, or about to be: finds a place for what waits. `for_long`: as far as one can tell
-    /// they are not done in a moment.
-    pub(crate) fn place_waiting(&mut self, for_long: bool) {
-        if for_long {
+    /// All PHP threads of this process are busy, or about to be: finds a place for what waits. `is_overdue`: one of them is busy with
+    /// a request that has taken long already.
+    pub(crate) fn place_waiting(&mut self, is_overdue: bool) {
+        let expected = if is_overdue {
+            Expected::Long
+        } else {
+            self.expected
+        };
+        if expected != Expected::Short {
             self.leave_listeners();
-            self.accept_busy();
+            self.accept_busy(expected, is_overdue);
         }
         if std::mem::take(&mut self.called) {
             // Another has to look in the place of this process.
             self.call_idle();
         }
+        let asked = self.asked.take();
         if self.ready.is_empty() {
+            self.keep();
             return;
         }
         if self.drain_mode() == Some(Drain::HandOver) {
@@ -184,10 +247,25 @@ impl Reactor {
         }
         self.expire_ready();
         self.count_waiting();
-        if !for_long || self.sources.lanes.count() == 0 {
+        if expected == Expected::Short || self.sources.lanes.count() == 0 {
             // It is about to run, or there are no sibling processes and it is for the threads of this one.
             return;
         }
+        let before = if expected == Expected::Long {
+            Some(Moment::from_micros(u64::MAX))
+        } else {
+            asked
+        };
+        self.send_ready(before);
+        if self.keep() && self.sources.slot.has_idle_sibling() {
+            self.send_ready(None);
+            self.keep();
+        }
+        self.call_idle();
+    }
+
+    /// Sends what waits here to idle siblings, and of the rest what waits since before `before` into the queue.
+    fn send_ready(&mut self, before: Option<Moment>) {
         let mut at = 0;
         while at < self.ready.len() {
             if !self.is_movable(&self.ready[at]) {
@@ -198,13 +276,22 @@ impl Reactor {
                     break;
                 }
                 self.sent.push((reservation, Instant::now()));
-            } else if self.send_waiting(at, Target::Queue) {
+            } else if before.is_some_and(|before| moment(self.ready[at].ready) < before)
+                && self.send_waiting(at, Target::Queue)
+            {
                 self.sources.slot.queue_grew();
             } else {
                 break;
             }
         }
-        self.call_idle();
+    }
+
+    /// Shows siblings what waits here for this process, and whether they may ask for something; returns that.
+    fn keep(&mut self) -> bool {
+        let first = self.ready.iter().find(|job| self.is_movable(job));
+        let since = first.map(|job| moment(job.ready));
+        self.sources.slot.keep(since);
+        since.is_some()
     }
 
     /// Has a sibling that has become idle look into the queue, if there is something in it: it has perhaps not seen that.
@@ -257,11 +344,10 @@ impl Reactor {
         self.pending_listeners != 0
     }
 
-    /// Whether more workers could run something: a request waits, or may wait since one here takes long, and none is idle.
-    pub(crate) fn wants_workers(&self, is_long: bool) -> bool {
+    /// Whether a request waits, or may wait since one here takes long.
+    pub(crate) fn may_wait(&self, is_long: bool) -> bool {
         let scoreboard = &self.sources.scoreboard;
-        let waits = is_long || scoreboard.queued() > 0 || scoreboard.backlog_since().is_some();
-        waits && scoreboard.idle_workers() == 0
+        is_long || scoreboard.queued() > 0 || scoreboard.backlog_since().is_some()
     }
 
     /// Counts requests that wait here as such, and refuses those that are too many.
@@ -269,7 +355,7 @@ impl Reactor {
         let limit = self.sources.limits.queue;
         let mut at = 0;
         while at < self.ready.len() {
-            if self.ready[at].counted || self.sources.slot.add_queued(limit) {
+            if self.ready[at].counted || self.sources.slot.add_queued(self.ready[at].waits, limit) {
                 self.ready[at].counted = true;
                 at += 1;
             } else if let Some(job) = self.ready.remove(at) {
@@ -354,19 +440,51 @@ impl Reactor {
             return;
         }
         // With others waiting who have been read, all are to be in one order.
-        let all = self.are_long && (self.has_queue_limit() || self.sources.scoreboard.queued() > 0);
+        let all = self.reads_all(self.expected) && self.sources.scoreboard.queued_open() > 0;
         self.accept(all);
     }
 
+    /// Whether requests are sent as soon as they are ready, or have nowhere to be sent, so that those of new connections are read
+    /// whenever others wait.
+    fn reads_all(&self, expected: Expected) -> bool {
+        match expected {
+            Expected::Short => false,
+            Expected::Medium => self.sources.lanes.count() == 0,
+            Expected::Long => true,
+        }
+    }
+
+    /// Where that is not so: takes a few new connections if they have waited longer than what waits here.
+    fn accept_older(&mut self) {
+        if self.expected != Expected::Medium || self.reads_all(self.expected) || !self.may_accept()
+        {
+            return;
+        }
+        let scoreboard = &self.sources.scoreboard;
+        let (Some(since), Some(job)) = (scoreboard.backlog_since(), self.ready.front()) else {
+            return;
+        };
+        if moment(job.ready).since(since) <= SLACK {
+            return;
+        }
+        scoreboard.take_backlog();
+        self.pending_listeners = u64::MAX;
+        // They have become ready some time between then and now.
+        let now = std::mem::replace(&mut self.now, instant(since));
+        self.accept_some();
+        self.now = now;
+    }
+
     /// All PHP threads are busy: new connections go to siblings that are not, or wait.
-    fn accept_busy(&mut self) {
+    fn accept_busy(&mut self, expected: Expected, is_overdue: bool) {
         if !self.may_accept() {
             return;
         }
         let waits = |reactor: &Self| {
-            reactor.has_queue_limit()
-                || !reactor.ready.is_empty()
-                || reactor.sources.scoreboard.queued() > 0
+            is_overdue && reactor.has_queue_limit()
+                || reactor.reads_all(expected)
+                    && (reactor.ready.iter().any(|job| job.waits == Waits::OnOpen)
+                        || reactor.sources.scoreboard.queued_open() > 0)
         };
         if self.pending_listeners == 0 {
             if self.sources.scoreboard.backlog_since().is_none() || !waits(self) {

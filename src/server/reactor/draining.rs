@@ -49,7 +49,7 @@ impl Reactor {
         if first {
             self.sources.slot.set_draining();
             if std::mem::take(&mut self.is_shown_idle) && self.sources.slot.become_busy() {
-                self.expected = Some(Instant::now());
+                self.awaited = Some(Instant::now());
             }
         }
         self.drain_connections();

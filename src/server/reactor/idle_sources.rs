@@ -13,6 +13,8 @@ use super::passing::Target;
 use super::{Connection, HANDOVER, LISTENER, Output, Reactor, Waited};
 use crate::descriptor::high_fd;
 use crate::log;
+use crate::scoreboard::Waits;
+use crate::server::watch::Expected;
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,16 @@ impl Reactor {
             }
             let connections = self.sources.slot.connections();
             if !self.accept_one(Some(connections)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes some of the new connections that there are.
+    pub(super) fn accept_some(&mut self) {
+        for _ in 0..AT_ONCE {
+            let connections = self.sources.slot.connections();
+            if self.pending_listeners == 0 || !self.accept_one(Some(connections)) {
                 return;
             }
         }
@@ -189,6 +201,9 @@ impl Reactor {
                 self.read_connection(index, false);
             }
         }
+        if !passed_on && let Some(job) = self.ready.iter_mut().rfind(|job| job.token == token) {
+            job.waits = Waits::OnNew;
+        }
         let Some(connection) = self.connections.get(index) else {
             return;
         };
@@ -203,10 +218,10 @@ impl Reactor {
     /// Puts the listeners into epoll, or takes them out.
     pub(super) fn set_accepting(&mut self, accept: bool) {
         let accept = accept && self.drain.is_none() && self.suspended.is_none();
-        let wanted = accept.then_some(if self.are_long || cfg!(php_zts) {
-            Accepting::All
-        } else {
+        let wanted = accept.then_some(if self.expected == Expected::Short && !cfg!(php_zts) {
             Accepting::One
+        } else {
+            Accepting::All
         });
         if wanted == self.accepting {
             return;

@@ -18,16 +18,18 @@ use rustix::net::{RecvFlags, Shutdown, recv};
 use slab::Slab;
 
 use super::allowed_clients::AllowedClients;
+use super::body::Waiting;
 use super::connection::{Connection, Surroundings};
 use super::exchange::Exchange;
 use super::job::Job;
 use super::output::Output;
 use super::relay::Relay;
+use super::watch::Expected;
 use crate::config::Limits;
 use crate::descriptor::{high_fd, high_room};
 use crate::fastcgi::ProtocolStatus;
 use crate::log::{self, AccessLog, AccessWriter};
-use crate::scoreboard::{Moment, Reservation, Scoreboard, Slot};
+use crate::scoreboard::{Moment, Reservation, Scoreboard, Slot, Waits};
 use crate::supervisor::messages::Channel;
 
 mod clock;
@@ -98,7 +100,7 @@ pub(crate) struct Sources {
     /// The way down from the pool process.
     pub(crate) control: Option<Control>,
     /// Called by a PHP thread before it waits for its client's body.
-    pub(crate) before_waiting: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) waiting: Waiting,
 }
 
 /// Receives what the pool process has sent; see [`Control`].
@@ -134,8 +136,8 @@ pub(crate) struct Reactor {
     /// Whether listeners and the hand-over channel are in epoll.
     accepting: Option<Accepting>,
     receiving: bool,
-    /// Requests take so long that others should not wait behind them.
-    are_long: bool,
+    /// How long requests are likely to take.
+    expected: Expected,
     /// Listeners that may have connections, a bit each.
     pending_listeners: u64,
     next_listener: usize,
@@ -147,10 +149,12 @@ pub(crate) struct Reactor {
     was_reserved: bool,
     /// A sibling has had this process look into the queue.
     called: bool,
+    /// A sibling wants the requests that this process keeps and that wait since before then.
+    asked: Option<Moment>,
     /// What has been sent to idle siblings, and when; for a moment.
     sent: Vec<(Reservation, Instant)>,
     /// A sibling had reserved this process when it began to drain: what it sends is waited for.
-    expected: Option<Instant>,
+    awaited: Option<Instant>,
     /// The timer has rung.
     rang: bool,
     /// Accepting is off until then, for want of descriptors or because the limit is reached.
@@ -160,6 +164,8 @@ pub(crate) struct Reactor {
     drain_since: Option<Instant>,
     /// When events were last handled, or a request looked for.
     now: Instant,
+    /// When somebody last looked what had come.
+    looked: Instant,
     last_tick: Instant,
     last_sweep: Instant,
     warned: Option<Instant>,
@@ -235,20 +241,22 @@ impl Reactor {
             clocked: 0,
             accepting: None,
             receiving: false,
-            are_long: true,
+            expected: Expected::Long,
             pending_listeners: 0,
             next_listener: 0,
             is_fresh: false,
             is_shown_idle: false,
             was_reserved: false,
             called: false,
+            asked: None,
             sent: Vec::new(),
-            expected: None,
+            awaited: None,
             rang: false,
             suspended: None,
             drain: None,
             drain_since: None,
             now,
+            looked: now,
             last_tick: now,
             last_sweep: now,
             warned: None,
@@ -263,6 +271,26 @@ impl Reactor {
     /// What to wait in for events, without the lock.
     pub(crate) fn epoll(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.epoll)
+    }
+
+    /// Where siblings reach this process, if there are any.
+    pub(crate) fn lane(&self) -> Option<BorrowedFd<'_>> {
+        self.sources.lanes.receiver(self.sources.lane)
+    }
+
+    /// Takes what siblings have sent.
+    pub(crate) fn receive_own_lane(&mut self) {
+        self.receive_lane(self.sources.lane);
+    }
+
+    /// Whether a sibling wants what waits here.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The process's slot in the scoreboard.
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.sources.slot
     }
 
     /// Whoever looks after running requests from now on does so for the first time a whole interval later.
@@ -314,7 +342,7 @@ impl Reactor {
         let empty = self.ready.is_empty()
             && self.running.is_empty()
             && self.connections.is_empty()
-            && self.expected.is_none_or(|since| since.elapsed() >= SWEEP)
+            && self.awaited.is_none_or(|since| since.elapsed() >= SWEEP)
             // If this process alone ends, others take what is there.
             && (self.sources.lanes.count() == 0
                 || !self.sources.slot.has_queue()
@@ -329,9 +357,8 @@ impl Reactor {
     /// Handles events. Requests that become ready are for [`next_job`](Self::next_job), or have to
     /// [wait](Self::place_waiting).
     pub(crate) fn handle(&mut self, events: impl IntoIterator<Item = Arrived>) {
-        // Not the time before the wait: what has come has come now.
-        self.now = Instant::now();
-        for (token, flags) in events {
+        for (token, flags, at) in events {
+            self.now = at;
             match token {
                 WAKE => {}
                 TIMER => self.rang = true,
@@ -355,7 +382,20 @@ impl Reactor {
                 token => self.connection_event(token, flags),
             }
         }
+        self.now = Instant::now();
+        self.looked = self.now;
         self.look_after_time();
+    }
+
+    /// Looks what has come since anybody last looked, without a wait.
+    pub(crate) fn look(&mut self) {
+        let mut events = events();
+        let epoll = Arc::clone(&self.epoll);
+        let arrived = wait(&epoll, &mut events, Some(Duration::ZERO));
+        // It has come some time between then and now.
+        let at = self.looked + self.looked.elapsed() / 2;
+        let arrived = arrived.iter();
+        self.handle(arrived.map(|event| (event.data.u64(), event.flags, at)));
     }
 
     /// Whether the timer has rung since the last call.
@@ -451,7 +491,7 @@ impl Reactor {
                 values: &self.values,
                 token,
                 now: self.now,
-                before_waiting: &self.sources.before_waiting,
+                waiting: &self.sources.waiting,
                 held: &mut self.held,
                 ready: &mut jobs,
             },
@@ -465,9 +505,17 @@ impl Reactor {
             (Some(job), Some(waited)) => {
                 job.ready = waited.since;
                 job.counted = waited.counted;
+                job.waits = waited.waits;
             }
             // It is incomplete, or has been aborted.
-            (None, Some(Waited { counted: true, .. })) => self.sources.slot.remove_queued(),
+            (
+                None,
+                Some(Waited {
+                    counted: true,
+                    waits,
+                    ..
+                }),
+            ) => self.sources.slot.remove_queued(waits),
             _ => {}
         }
         for job in jobs.drain(..) {
@@ -589,6 +637,8 @@ impl Reactor {
 #[derive(Debug, Clone, Copy)]
 struct Waited {
     since: Instant,
+    /// On what kind of connection.
+    waits: Waits,
     /// It is in this pool's count of those that wait.
     counted: bool,
 }
@@ -621,12 +671,38 @@ fn has_input(socket: BorrowedFd<'_>) -> bool {
     matches!(poll(&mut wanted, Some(&now)), Ok(1..))
 }
 
-/// What epoll tells: about which of its descriptors, and what.
-pub(crate) type Arrived = (u64, EventFlags);
+/// What epoll tells: about which of its descriptors, what, and when.
+pub(crate) type Arrived = (u64, EventFlags, Instant);
 
-/// What [`Reactor::handle`] takes.
+/// What [`Reactor::handle`] takes, of events that have come now.
 pub(crate) fn arrived(events: &[Event]) -> impl Iterator<Item = Arrived> {
-    events.iter().map(|event| (event.data.u64(), event.flags))
+    // Not the time before the wait: what has come has come now.
+    let now = Instant::now();
+    let arrived = move |event: &Event| (event.data.u64(), event.flags, now);
+    events.iter().map(arrived)
+}
+
+/// What events are about that a busy process need not see to at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Connections that are open.
+    Connections,
+    /// Those and new ones.
+    Listeners,
+    /// Other things as well.
+    Others,
+}
+
+impl Subject {
+    pub(crate) fn of(events: &[Event]) -> Self {
+        let greatest = events.iter().map(|event| event.data.u64()).max();
+        match greatest {
+            None => Self::Others,
+            Some(token) if token < LISTENER => Self::Connections,
+            Some(token) if token < HANDOVER => Self::Listeners,
+            Some(_) => Self::Others,
+        }
+    }
 }
 
 /// Waits in `epoll`, for `timeout` at most. An error is one that waiting again does not mend.

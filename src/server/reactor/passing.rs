@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::draining::Cause;
 use super::idle_sources::Origin;
 use super::{RELAY, Reactor, Waited, instant, moment};
+use crate::scoreboard::{Moment, Waits};
 use crate::server::connection::Connection;
 use crate::server::handover::{self, Label, Lost, Message, Parcel};
 use crate::server::job::Job;
@@ -75,7 +76,7 @@ impl Reactor {
             (Some(Cause::Generation), Target::Channel) => u32::MAX,
             _ => self.sources.limits.queue,
         };
-        job.counted = job.counted || self.sources.slot.add_queued(limit);
+        job.counted = job.counted || self.sources.slot.add_queued(job.waits, limit);
         job.counted
     }
 
@@ -91,7 +92,7 @@ impl Reactor {
             self.refuse_for_want_of_room(job);
             return Ok(());
         }
-        let label = self.label(Some(moment(job.ready)));
+        let label = self.label(Some((moment(job.ready), job.waits)));
         let slot = &self.sources.slot;
         let sender = match target {
             Target::Channel => Some(self.sources.handover.send.as_fd()),
@@ -112,7 +113,7 @@ impl Reactor {
                 // The pool has one connection more, which nobody owns while it is on its way.
                 let _ = slot.add_connection(u32::MAX);
                 slot.connection_handed_over();
-                slot.request_handed_over();
+                slot.request_handed_over(job.waits);
                 Ok(())
             }
             Err(error) => {
@@ -189,7 +190,7 @@ impl Reactor {
             }
             return Ok(());
         }
-        let queued_since = job.as_ref().map(|job| moment(job.ready));
+        let waits = job.as_ref().map(|job| (moment(job.ready), job.waits));
         let connection = &self.connections[index];
         let sent = self
             .sender(target)
@@ -199,7 +200,7 @@ impl Reactor {
                     sender,
                     connection.output().socket(),
                     &connection.replay(job.as_ref()),
-                    self.label(queued_since),
+                    self.label(waits),
                 )
             });
         match sent {
@@ -209,7 +210,7 @@ impl Reactor {
                 if let Some(job) = job {
                     // It is not answered here.
                     job.exchange.disown();
-                    self.sources.slot.request_handed_over();
+                    self.sources.slot.request_handed_over(job.waits);
                 }
                 let connection = self.connections.remove(index);
                 if connection.deadline().is_some() {
@@ -253,9 +254,10 @@ impl Reactor {
     }
 
     /// What is written on what we pass on.
-    fn label(&self, queued_since: Option<crate::scoreboard::Moment>) -> Label {
+    fn label(&self, request: Option<(Moment, Waits)>) -> Label {
         Label {
-            queued_since,
+            queued_since: request.map(|(since, _)| since),
+            waits: request.map_or(Waits::OnOpen, |(_, waits)| waits),
             scoreboard: self.sources.scoreboard.id(),
         }
     }
@@ -271,7 +273,7 @@ impl Reactor {
         }
         slot.connection_taken_over();
         if label.queued_since.is_some() {
-            slot.request_taken_over();
+            slot.request_taken_over(label.waits);
         }
         label.queued_since.is_some()
     }
@@ -313,17 +315,22 @@ impl Reactor {
 
     /// Takes what siblings have sent into a lane.
     pub(super) fn receive_lane(&mut self, lane: u32) {
-        // Whoever has sent something has reserved this process: it is shown as idle again when it is about to wait.
-        self.was_reserved = true;
         while let Some(receiver) = self.sources.lanes.receiver(lane) {
             match handover::receive(receiver) {
                 Ok(Some(Message::Parcel(parcel))) => {
-                    self.expected = None;
+                    // Whoever has sent it has reserved this process: it is shown as idle again when it is about to wait.
+                    self.was_reserved = true;
+                    self.awaited = None;
                     self.take_over(parcel);
                 }
-                Ok(Some(Message::Look)) => self.called = true,
+                Ok(Some(Message::Look)) => {
+                    self.was_reserved = true;
+                    self.called = true;
+                }
+                Ok(Some(Message::Give(than))) => self.asked = self.asked.max(Some(than)),
                 Ok(None) => return,
                 Err(lost) => {
+                    self.was_reserved = true;
                     let is_over = lost.label.is_none();
                     self.lose(&lost);
                     if is_over {
@@ -344,7 +351,7 @@ impl Reactor {
         }
         match handover::receive(receiver) {
             Ok(Some(Message::Parcel(parcel))) => self.take_over(parcel),
-            Ok(Some(Message::Look) | None) => {}
+            Ok(Some(Message::Look | Message::Give(_)) | None) => {}
             Err(lost) => self.lose(&lost),
         }
     }
@@ -353,6 +360,7 @@ impl Reactor {
         let counted = self.count_taken_over(parcel.label);
         let waited = parcel.label.queued_since.map(|since| Waited {
             since: instant(since),
+            waits: parcel.label.waits,
             counted,
         });
         self.adopt(parcel.socket, &parcel.bytes, Origin::Sibling(waited));
@@ -362,7 +370,7 @@ impl Reactor {
         let Lost { error, label } = lost;
         if let Some(label) = label {
             if self.count_taken_over(*label) {
-                self.sources.slot.remove_queued();
+                self.sources.slot.remove_queued(label.waits);
             }
             self.sources.slot.connection_closed();
         }

@@ -5,7 +5,7 @@
 //! became ready. Both are meant give or take what it takes to notice a request and to send it ([`NOTICE`], [`HOP`]), and `SLACK`.
 //!
 //! It leaves out: new connections in the listen queue (they come to a worker at random), requests that cannot be sent, sends that
-//! fail, short requests, during which the helper is away, limits, drains, deaths of processes, and ZTS. The steps between which
+//! fail, short requests, which nobody looks for while others run, limits, drains, deaths of processes, and ZTS. The steps between which
 //! another process may do something are those of a message on its way; `hand_over` has those of a send itself.
 
 use std::cmp::Reverse;
@@ -20,10 +20,12 @@ const SLACK: Time = 200;
 const NOTICE: Time = 50;
 /// How long a request, or a call, is on its way.
 const HOP: std::ops::RangeInclusive<Time> = 5..=50;
+/// How long it takes a busy process at most to send an idle one what it has asked for.
+const ASKED: Time = 50 + NOTICE + 50;
 /// A request that is noticed at the last moment, and then sent to a process that is idle.
 const PROMPT: Time = NOTICE + 50;
 
-const SCHEDULES: u64 = 5_000;
+const SCHEDULES: u64 = 10_000;
 const REQUESTS: usize = 300;
 
 /// SplitMix64.
@@ -60,6 +62,8 @@ enum Event {
         worker: usize,
         request: Option<usize>,
     },
+    /// A sibling has asked for what waits since before `than`.
+    Asked { worker: usize, than: Time },
     /// A worker is done.
     Finishes { worker: usize },
 }
@@ -100,6 +104,9 @@ struct Worker {
     /// By the time at which they became ready.
     ready: Vec<usize>,
     connections: usize,
+    /// Since when it shows that it keeps requests, and that it does not look for others.
+    kept: Option<Time>,
+    unwatched: bool,
     /// It was called while it was busy, and has not seen that.
     called: bool,
 }
@@ -118,6 +125,8 @@ struct Simulation {
     /// The longest pause of a client, and the longest request.
     pause: Time,
     length: Time,
+    /// Requests are medium: busy processes keep them as long as no sibling is idle or asks for them.
+    keeps: bool,
 }
 
 impl Simulation {
@@ -127,6 +136,7 @@ impl Simulation {
         let connections = random.within(1..=4 * workers);
         let length = [300, 2_000, 20_000][(random.next() % 3) as usize];
         // From a load of nearly nothing to twice as much as they can do.
+        let keeps = length <= 2_000 && random.one_in(2);
         let pause = length * connections / workers * 4 / random.within(1..=16) + 1;
         let mut simulation = Self {
             seed,
@@ -141,6 +151,8 @@ impl Simulation {
                     unread: Vec::new(),
                     ready: Vec::new(),
                     connections: 0,
+                    kept: None,
+                    unwatched: false,
                     called: false,
                 })
                 .collect(),
@@ -149,6 +161,7 @@ impl Simulation {
             queue: VecDeque::new(),
             pause,
             length,
+            keeps,
         };
         for connection in 0..connections as usize {
             let after = simulation.random.within(0..=pause);
@@ -193,6 +206,13 @@ impl Simulation {
         match event {
             Event::Arrives { connection } => self.arrives(connection),
             Event::Notices { worker } if self.workers[worker].running.is_some() => {
+                if self.keeps && !self.has_idle() {
+                    // `Driver::put_off`, and the helper does not look from now on.
+                    let it = &mut self.workers[worker];
+                    it.kept = it.kept.or(Some(self.now));
+                    it.unwatched = true;
+                    return;
+                }
                 self.read(worker);
                 self.place(worker);
                 if std::mem::take(&mut self.workers[worker].called) && !self.queue.is_empty() {
@@ -205,6 +225,7 @@ impl Simulation {
                 self.call(usize::MAX);
             }
             Event::Lane { worker, request } => self.receives(worker, request),
+            Event::Asked { worker, than } => self.asked(worker, than),
             Event::Finishes { worker } => self.finishes(worker),
         }
     }
@@ -231,9 +252,13 @@ impl Simulation {
         if self.workers[worker].running.is_none() {
             self.read(worker);
             self.next(worker);
-        } else {
+        } else if !self.workers[worker].unwatched {
             self.notice(worker);
         }
+    }
+
+    fn has_idle(&self) -> bool {
+        self.workers.iter().any(|worker| worker.flag == Flag::Idle)
     }
 
     fn notice(&mut self, worker: usize) {
@@ -265,7 +290,7 @@ impl Simulation {
         let ready = |request: usize| self.requests[request].ready;
         let is_own = match (own, first) {
             (None, None) => {
-                self.workers[worker].flag = Flag::Idle;
+                self.become_idle(worker);
                 return;
             }
             (Some(own), Some(first)) => ready(own).saturating_sub(ready(first)) <= SLACK,
@@ -273,7 +298,9 @@ impl Simulation {
         };
         let mut adoption = 0;
         let request = if is_own {
-            self.workers[worker].ready.remove(0)
+            let own = self.workers[worker].ready.remove(0);
+            self.ask_older(self.requests[own].ready.saturating_sub(SLACK));
+            own
         } else {
             adoption = self.hop();
             let request = self.queue.pop_front().expect("not empty");
@@ -296,9 +323,64 @@ impl Simulation {
         self.owners[self.requests[request].connection] = Some(worker);
     }
 
+    /// `Reactor::become_idle`.
+    fn become_idle(&mut self, worker: usize) {
+        self.workers[worker].flag = Flag::Idle;
+        if self.keeps {
+            for request in &mut self.requests {
+                request.allowed += ASKED;
+            }
+        }
+        for sibling in 0..self.workers.len() {
+            let it = &mut self.workers[sibling];
+            let is_unwatched = std::mem::take(&mut it.unwatched);
+            if it.kept.take().is_some() || is_unwatched {
+                self.ask(sibling, self.now);
+            }
+        }
+    }
+
+    /// `Reactor::ask_older`.
+    fn ask_older(&mut self, than: Time) {
+        let kept = |worker: &usize| self.workers[*worker].kept.filter(|since| *since < than);
+        let oldest = (0..self.workers.len())
+            .filter(|worker| kept(worker).is_some())
+            .min_by_key(kept);
+        if let Some(worker) = oldest {
+            self.workers[worker].kept = None;
+            self.ask(worker, than);
+        }
+    }
+
+    fn ask(&mut self, worker: usize, than: Time) {
+        let hop = self.hop();
+        self.after(hop, Event::Asked { worker, than });
+    }
+
+    fn asked(&mut self, worker: usize, than: Time) {
+        if self.workers[worker].running.is_none() {
+            return;
+        }
+        self.place_before(worker, than);
+        if self.has_idle() {
+            // The helper looks from now on.
+            self.notice(worker);
+        }
+    }
+
     /// `Reactor::place_waiting`.
     fn place(&mut self, worker: usize) {
+        let before = if self.keeps { 0 } else { Time::MAX };
+        self.place_before(worker, before);
+    }
+
+    /// `Reactor::send_ready`, and `Reactor::keep`.
+    fn place_before(&mut self, worker: usize, before: Time) {
         for request in std::mem::take(&mut self.workers[worker].ready) {
+            if self.requests[request].ready >= before && !self.has_idle() {
+                self.workers[worker].ready.push(request);
+                continue;
+            }
             let hop = self.hop();
             self.workers[worker].connections -= 1;
             if let Some(sibling) = self.reserve(worker, false) {
@@ -315,6 +397,15 @@ impl Simulation {
             }
             self.requests[request].delays += hop;
         }
+        let it = &self.workers[worker];
+        let first = it
+            .ready
+            .first()
+            .map(|request| self.requests[*request].ready);
+        let has_idle = self.has_idle();
+        let it = &mut self.workers[worker];
+        it.kept = first;
+        it.unwatched |= self.keeps && !has_idle;
     }
 
     /// `Slot::reserve_idle`.
@@ -380,8 +471,8 @@ impl Simulation {
             let pause = self.random.within(1..=self.pause);
             self.after(pause, Event::Arrives { connection });
         }
-        // The helper may have had events for the PHP thread.
-        if self.random.one_in(2) {
+        // The helper may have had events for the PHP thread, or there was none.
+        if self.keeps || self.random.one_in(2) {
             self.read(worker);
         }
         self.next(worker);
@@ -404,14 +495,24 @@ impl Simulation {
                 request.beside_idle <= request.allowed,
                 "schedule {seed}: {number} waits beside an idle worker: {request:?}"
             );
-            // They are in the order in which they have arrived.
-            for (later, other) in self.requests.iter().enumerate().skip(number + 1) {
-                let is_later = other.arrived > request.arrived + SLACK + request.delays;
-                assert!(
-                    !is_later || began(other) >= began(request),
-                    "schedule {seed}: {later} overtakes {number}: {request:?}, {other:?}"
-                );
-            }
+            // They are in the order in which they have arrived. One that is kept may be overtaken until it has been asked for: by
+            // what other workers take meanwhile, each two at most.
+            let allowed = if self.keeps {
+                2 * self.workers.len()
+            } else {
+                0
+            };
+            let overtaking = self.requests.iter().enumerate().skip(number + 1);
+            let overtaking: Vec<_> = overtaking
+                .filter(|(_, other)| {
+                    other.arrived > request.arrived + SLACK + request.delays
+                        && began(other) < began(request)
+                })
+                .collect();
+            assert!(
+                overtaking.len() <= allowed,
+                "schedule {seed}: {number} is overtaken: {request:?}, {overtaking:?}"
+            );
         }
     }
 }

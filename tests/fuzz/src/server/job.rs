@@ -18,6 +18,23 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    pub(super) fn new(
+        token: u64,
+        exchange: Arc<Exchange>,
+        variables: Variables,
+        body: Body,
+        ready: Instant,
+    ) -> Self {
+        Self {
+            token,
+            exchange,
+            variables,
+            body,
+            ready,
+            counted: false,
+        }
+    }
+
     pub(super) fn refuse(self, status: ProtocolStatus) {
         let _ = self.exchange.end(status);
     }
