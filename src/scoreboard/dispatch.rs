@@ -250,7 +250,7 @@ impl DispatchCells {
 impl Scoreboard {
     /// The queue of this generation is new, and empty.
     pub(crate) fn begin_queue(&self, generation: u32) {
-        while self.queue(generation).claim() {}
+        self.queue(generation).clear();
     }
 
     /// A worker process of this generation was killed: it may have put a request into the queue that it has not counted. One too

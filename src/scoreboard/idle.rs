@@ -74,6 +74,11 @@ impl IdleFlag {
 pub(super) struct QueueLength(AtomicI32);
 
 impl QueueLength {
+    /// The queue is new. (What it was before is not believed: processes of the pool can write to it.)
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
     /// Whether requests are in the queue.
     pub(super) fn has_any(&self) -> bool {
         self.0.load(Ordering::SeqCst) > 0

@@ -200,7 +200,7 @@ pub(crate) enum State {
     Draining = 3,
 }
 
-/// One worker process's part of the memory; only that process writes to it, until it is dead.
+/// One worker process's part of the memory. Only that process writes to it until it is dead, but for what `dispatch` says.
 #[repr(C, align(128))]
 pub(super) struct Cells {
     pub(super) pid: AtomicU32,

@@ -91,6 +91,8 @@ pub(crate) struct Driver {
     pub(super) serving: AtomicUsize,
     /// PHP threads that are to go: whichever is idle first.
     leavers: AtomicUsize,
+    /// The request that runs has the only connection.
+    is_alone: AtomicBool,
     /// A PHP thread that waits sees to what depends on time.
     timekeeper: AtomicBool,
     pub(super) seats: Mutex<Vec<Arc<Seat>>>,
@@ -170,6 +172,7 @@ impl Driver {
             idle: AtomicUsize::new(0),
             serving: AtomicUsize::new(0),
             leavers: AtomicUsize::new(0),
+            is_alone: AtomicBool::new(false),
             timekeeper: AtomicBool::new(false),
             seats: Mutex::new(Vec::new()),
         })
@@ -294,10 +297,19 @@ impl Driver {
         match self.watch.expected() {
             Expected::Short => self.watch.has_readers(),
             // Nothing comes but on the connection that has its request already. (New ones are for siblings.)
-            Expected::Medium if self.slot.connections() <= 1 => self.watch.has_readers(),
+            Expected::Medium
+                if self.is_alone.load(Ordering::SeqCst) && self.slot.connections() <= 1 =>
+            {
+                self.watch.has_readers()
+            }
             Expected::Medium => {
+                let is_wanted = || self.watch.has_readers() || self.slot.has_idle_sibling();
+                if is_wanted() {
+                    self.slot.set_watched();
+                    return true;
+                }
                 self.slot.set_unwatched();
-                self.watch.has_readers() || self.slot.has_idle_sibling()
+                is_wanted()
             }
             Expected::Long => true,
         }
@@ -413,10 +425,14 @@ impl Seat {
         let mut has_rung = false;
         let mut reactor = driver.lock();
         reactor.set_expected(driver.watch.expected());
+        let is_between = finished.is_some();
         if let Some(finished) = finished {
             finished.settle(&mut reactor);
         }
-        if driver.watch.expected() == Expected::Medium {
+        let expected = driver.watch.expected();
+        if expected == Expected::Medium
+            || expected == Expected::Short && is_between && reactor.has_not_looked()
+        {
             // The helper has not seen what has come meanwhile.
             reactor.look();
             self.take_ring(&mut reactor);
@@ -434,7 +450,7 @@ impl Seat {
                 while let Some(mut reactor) = held {
                     if driver.all_busy() {
                         call |= self.begin_last(&mut reactor, job.token);
-                    } else if reactor.has_ready() {
+                    } else if reactor.has_ready() || reactor.may_have_connections() {
                         // Another thread has nothing to do.
                         wake(&driver.wake);
                     }
@@ -534,6 +550,9 @@ impl Seat {
         reactor.become_busy();
         if self.driver.watch.expected() != Expected::Short {
             reactor.place_waiting(false);
+            self.driver
+                .is_alone
+                .store(reactor.is_alone(), Ordering::SeqCst);
             reactor.let_rest(token);
             // (Called, it hears from now on.)
             return self.driver.wants_helper()

@@ -52,30 +52,40 @@ impl Helper<'_> {
         let driver = self.driver;
         let mut events = reactor::events();
         let mut timeout = None;
-        // Whether siblings are to be heard.
-        let mut hears = true;
+        let mut is_contended = false;
         loop {
             let mut rang = false;
             let mut is_asked = false;
             let arrived = if self.away {
-                // While requests are short nobody asks for anything.
-                let hears = hears && driver.watch.expected() == Expected::Medium;
+                // While requests are short nobody asks for anything, and what comes while a PHP thread waits is for that; it calls
+                // when it is busy again.
+                let is_contended = std::mem::take(&mut is_contended);
+                let hears = || {
+                    !is_contended
+                        && driver.watch.expected() == Expected::Medium
+                        && driver.all_busy()
+                };
+                let hears = driver.watch.set_hears(hears) && driver.lane.is_some();
                 let lane = driver.lane.as_ref().filter(|_| hears);
                 (rang, is_asked) = driver.watch.wait(timeout, lane);
                 &[]
             } else {
-                reactor::wait(&driver.epoll, &mut events, timeout)
+                let arrived = reactor::wait(&driver.epoll, &mut events, timeout);
+                if reactor::has_ring(arrived) {
+                    // Whoever handles these events may not know what it means.
+                    driver.watch.rang();
+                    rang = true;
+                }
+                arrived
             };
             if driver.watch.is_stopped() {
                 return;
             }
             rang |= driver.watch.takes_ring();
-            // What comes while a PHP thread waits is for that; it calls when it is busy again.
-            hears = driver.all_busy();
             let has_long = !self.overdue.is_empty();
-            if !has_long && driver.put_off(arrived) {
+            if !has_long && !rang && driver.put_off(arrived) {
                 self.ask_for_workers(true);
-                timeout = None;
+                timeout = SHARED_TICK;
                 self.step();
                 continue;
             }
@@ -86,8 +96,8 @@ impl Helper<'_> {
                     driver.watch.rearm(LONG);
                 }
                 // (What has come into the lane just now, perhaps when it begins the next one.)
-                hears &= !is_asked;
-                timeout = is_asked.then_some(SOON);
+                is_contended = is_asked;
+                timeout = if is_asked { Some(SOON) } else { SHARED_TICK };
                 self.step();
                 continue;
             };
@@ -336,6 +346,9 @@ const HAND_OVER: Duration = Duration::from_millis(500);
 
 /// So much sooner than it was set for may the timer ring for a request: it was set for one before.
 const TOLERANCE: Duration = Duration::from_millis(1);
+
+/// How long it waits for events where a PHP thread that has nothing to do may be told of them instead: on ZTS.
+const SHARED_TICK: Option<Duration> = if cfg!(php_zts) { Some(TICK) } else { None };
 
 /// How long it may take until a sibling gets what it has asked for in the very moment in which a request begins.
 const SOON: Duration = Duration::from_millis(1);

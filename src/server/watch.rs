@@ -279,10 +279,21 @@ impl Watch {
         self.hears.load(Ordering::SeqCst)
     }
 
+    /// The helper is about to wait, and hears what siblings ask for if `hears`; returns that. A PHP thread becomes busy and then looks
+    /// at this: so if that changes `hears` meanwhile, one of them sees what the other has done.
+    pub(super) fn set_hears(&self, hears: impl Fn() -> bool) -> bool {
+        let mut result = hears();
+        self.hears.store(result, Ordering::SeqCst);
+        if !result && hears() {
+            result = true;
+            self.hears.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+
     /// The helper waits here for the timer, a call, or something in `lane`, for `timeout` at most; returns whether the timer has
     /// rung, and whether there is something in the lane.
     pub(super) fn wait(&self, timeout: Option<Duration>, lane: Option<&OwnedFd>) -> (bool, bool) {
-        self.hears.store(lane.is_some(), Ordering::SeqCst);
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::IN);
         let mut fds = [

@@ -172,12 +172,15 @@ fn expect_few_overtaken(server: &Server, length: u32, keeps: fn(usize) -> bool) 
     let all = CLIENTS * REQUESTS;
     expect_in_three_attempts(|| {
         // A worker that stands still between taking a request and running it is overtaken too, and the machine's fault.
-        let overtaken = overtaken(&closed_loop(server, length, keeps));
-        if overtaken * 100 <= all {
+        let overtakings = overtakings(&closed_loop(server, length, keeps));
+        let most = overtakings.iter().max().copied().unwrap_or(0);
+        let overtaken = overtakings.iter().filter(|by| **by > 2 * WORKERS).count();
+        // Nor is a single one left where it is while others come and go.
+        if overtaken * 100 <= all && most < 10 * CLIENTS {
             return Ok(());
         }
         Err(format!(
-            "{overtaken} of {all} requests were overtaken by more than {} later ones",
+            "{overtaken} of {all} requests were overtaken by more than {} later ones, one by {most}",
             2 * WORKERS
         ))
     });
@@ -222,11 +225,11 @@ fn closed_loop(server: &Server, length: u32, keeps: fn(usize) -> bool) -> Vec<Se
     })
 }
 
-/// How many requests started after more than twice as many as there are workers that were sent later.
-fn overtaken(all: &[Sent]) -> usize {
-    let is_overtaken = |one: &&Sent| {
+/// For each request, how many started before it that were sent later.
+fn overtakings(all: &[Sent]) -> Vec<usize> {
+    let overtaking = |one: &Sent| {
         let by = |other: &&Sent| other.before > one.after + AT_ONCE && other.start < one.start;
-        all.iter().filter(by).count() > 2 * WORKERS
+        all.iter().filter(by).count()
     };
-    all.iter().filter(is_overtaken).count()
+    all.iter().map(overtaking).collect()
 }

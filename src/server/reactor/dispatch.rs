@@ -119,6 +119,7 @@ impl Reactor {
     pub(crate) fn next_job(&mut self) -> Option<Job> {
         loop {
             self.now = Instant::now();
+            self.listen_again();
             self.take_older();
             self.ask_older();
             if self.ready.is_empty() {
@@ -209,6 +210,7 @@ impl Reactor {
 
     /// No PHP thread of this process has nothing to do.
     pub(crate) fn become_busy(&mut self) {
+        self.listen_again();
         if std::mem::take(&mut self.is_shown_idle) {
             // What a sibling sends now waits here, as what becomes ready here does.
             let _ = self.sources.slot.become_busy();
@@ -228,7 +230,7 @@ impl Reactor {
         } else {
             self.expected
         };
-        if expected != Expected::Short {
+        if expected != Expected::Short || self.pending_listeners != 0 {
             self.leave_listeners();
             self.accept_busy(expected, is_overdue);
         }
@@ -429,6 +431,17 @@ impl Reactor {
         }
     }
 
+    /// Either connections are known to wait in a listen queue, or somebody is told when there are any: idle processes are, and else
+    /// whoever has taken what waited listens again.
+    fn listen_again(&mut self) {
+        if self.accepting.is_none()
+            && self.sources.scoreboard.backlog_since().is_none()
+            && !self.sources.slot.has_idle_sibling()
+        {
+            self.set_accepting(true);
+        }
+    }
+
     /// A PHP thread has nothing to do: takes new connections until one has brought a request.
     fn accept_idle(&mut self) {
         if self.sources.scoreboard.backlog_since().is_some() && self.may_accept() {
@@ -508,11 +521,7 @@ impl Reactor {
         } else {
             self.pending_listeners = 0;
             // Those that have been told may have been accepted; the process manager goes by this.
-            let listeners = &self.sources.listeners;
-            if listeners
-                .iter()
-                .any(|listener| self.channel_is(PollFlags::IN, listener))
-            {
+            if self.has_backlog() {
                 self.sources.scoreboard.set_backlog_since(moment(self.now));
                 // More of them would tell nothing new.
                 self.set_accepting(false);
@@ -529,6 +538,10 @@ impl Reactor {
             && self.sources.slot.has_idle_sibling()
         {
             self.set_accepting(false);
+            if self.has_backlog() {
+                // This process alone may have been told of it.
+                self.pending_listeners = u64::MAX;
+            }
         }
     }
 

@@ -41,11 +41,19 @@ impl Reactor {
         }
         self.drain_since.get_or_insert_with(Instant::now);
         self.set_accepting(false);
-        if self.drain_mode() == Some(Drain::Close) {
-            self.accept_waiting();
+        match self.drain_mode() {
+            Some(Drain::Close) => self.accept_waiting(),
+            Some(Drain::HandOver) => self.pass_on_waiting(),
+            None => {}
         }
         // When the whole pool stops, what waits for it in the channel is still served.
+        let has_received = self.receiving;
         self.set_receiving(self.receiving);
+        if has_received && !self.receiving && self.channel_has_connections() {
+            // This process alone may have been told of it, and took the channel out of epoll before it saw that. Whoever gets what
+            // is put back sees all that is there.
+            self.receive_handover();
+        }
         if first {
             self.sources.slot.set_draining();
             if std::mem::take(&mut self.is_shown_idle) && self.sources.slot.become_busy() {

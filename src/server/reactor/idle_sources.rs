@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -149,6 +150,33 @@ impl Reactor {
             }
         }
         true
+    }
+
+    /// Whether connections wait in a listen queue.
+    pub(super) fn has_backlog(&self) -> bool {
+        let listeners = &self.sources.listeners;
+        listeners
+            .iter()
+            .any(|listener| self.channel_is(PollFlags::IN, listener))
+    }
+
+    /// Passes some of those that wait in the listen queues on, when this process ends: it alone may have been told of them, and took
+    /// the listeners out of epoll before it saw that.
+    pub(super) fn pass_on_waiting(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for index in 0..self.sources.listeners.len() {
+            for _ in 0..AT_ONCE {
+                let Ok(socket) = accept_with(&self.sources.listeners[index], flags) else {
+                    break;
+                };
+                if self.sources.allowed.admits(&socket) {
+                    let _ = self.sources.slot.add_connection(u32::MAX);
+                    if let Some(socket) = self.pass_on(socket, Target::Channel) {
+                        self.adopt(socket, &[], Origin::Listener);
+                    }
+                }
+            }
+        }
     }
 
     /// Takes all that wait in the listen queues when the pool stops: closing those would reset them.

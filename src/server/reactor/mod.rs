@@ -2,8 +2,9 @@
 //! ready to run. PHP threads and the helper thread share it (`driver.rs`): each waits in epoll without its lock, and takes the
 //! lock to handle what has happened. `dispatch.rs` says who runs a request.
 //!
-//! Everything is registered edge-triggered: an event is told to one thread, which handles it whatever it does next. (With
-//! level-triggered events the kernel would wake the helper for each event of an idle PHP thread.)
+//! Almost everything is registered edge-triggered: an event is told to one thread, which handles it whatever it does next. (With
+//! level-triggered events the kernel would wake the helper for each event of an idle PHP thread. So listeners are level-triggered
+//! only while requests are short and the helper is away, and the hand-over channel, which is seldom used, always.)
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -50,6 +51,8 @@ pub(crate) use queueing::QueueRules;
 pub(super) const TICK: Duration = Duration::from_millis(20);
 /// How often it looks after everything else that depends on time.
 const SWEEP: Duration = Duration::from_millis(100);
+/// A PHP thread that runs short requests one after the other looks in this time what has come.
+const LOOKED_WITHIN: Duration = Duration::from_millis(1);
 /// How long a closed connection is read on, so that the kernel does not reset it under the answer.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -359,6 +362,7 @@ impl Reactor {
     pub(crate) fn handle(&mut self, events: impl IntoIterator<Item = Arrived>) {
         for (token, flags, at) in events {
             self.now = at;
+            self.looked = self.looked.max(at);
             match token {
                 WAKE => {}
                 TIMER => self.rang = true,
@@ -372,7 +376,7 @@ impl Reactor {
                 }
                 CONTROL => self.receive_control(),
                 HANDOVER => self.receive_handover(),
-                LANE => self.receive_lane(self.sources.lane),
+                LANE => self.receive_own_lane(),
                 token if token >= RELAY => {
                     self.relay_event(usize::try_from(token - RELAY).unwrap_or(usize::MAX));
                 }
@@ -383,7 +387,6 @@ impl Reactor {
             }
         }
         self.now = Instant::now();
-        self.looked = self.now;
         self.look_after_time();
     }
 
@@ -396,6 +399,20 @@ impl Reactor {
         let at = self.looked + self.looked.elapsed() / 2;
         let arrived = arrived.iter();
         self.handle(arrived.map(|event| (event.data.u64(), event.flags, at)));
+        self.looked = self.now;
+    }
+
+    /// Whether it is some time since anybody looked.
+    pub(crate) fn has_not_looked(&self) -> bool {
+        self.looked.elapsed() >= LOOKED_WITHIN
+    }
+
+    /// Whether nothing can come but on the one connection that has a request.
+    pub(crate) fn is_alone(&self) -> bool {
+        let mut all = self.connections.iter();
+        self.relays.is_empty()
+            && all.next().is_none_or(|(_, first)| first.runs_alone())
+            && all.next().is_none()
     }
 
     /// Whether the timer has rung since the last call.
@@ -691,6 +708,11 @@ pub(crate) enum Subject {
     Listeners,
     /// Other things as well.
     Others,
+}
+
+/// Whether the timer has rung.
+pub(crate) fn has_ring(events: &[Event]) -> bool {
+    events.iter().any(|event| event.data.u64() == TIMER)
 }
 
 impl Subject {

@@ -31,8 +31,9 @@ impl Reactor {
     /// What a process does with requests that are ready when it is to end and others go on.
     pub(crate) fn hand_over_ready(&mut self) {
         let mut waiting = std::mem::take(&mut self.ready);
-        while let Some(job) = waiting.pop_front() {
+        while let Some(mut job) = waiting.pop_front() {
             if self.index(job.token).is_none() {
+                self.uncount(&mut job);
                 continue;
             }
             if self.is_unwanted(&job) {
@@ -315,30 +316,36 @@ impl Reactor {
 
     /// Takes what siblings have sent into a lane.
     pub(super) fn receive_lane(&mut self, lane: u32) {
+        let (mut has_asked, mut has_sent) = (false, false);
         while let Some(receiver) = self.sources.lanes.receiver(lane) {
             match handover::receive(receiver) {
                 Ok(Some(Message::Parcel(parcel))) => {
-                    // Whoever has sent it has reserved this process: it is shown as idle again when it is about to wait.
-                    self.was_reserved = true;
+                    has_sent = true;
                     self.awaited = None;
                     self.take_over(parcel);
                 }
                 Ok(Some(Message::Look)) => {
-                    self.was_reserved = true;
+                    has_sent = true;
                     self.called = true;
                 }
-                Ok(Some(Message::Give(than))) => self.asked = self.asked.max(Some(than)),
-                Ok(None) => return,
+                Ok(Some(Message::Give(than))) => {
+                    has_asked = true;
+                    self.asked = self.asked.max(Some(than));
+                }
+                Ok(None) => break,
                 Err(lost) => {
-                    self.was_reserved = true;
+                    has_sent = true;
                     let is_over = lost.label.is_none();
                     self.lose(&lost);
                     if is_over {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        // Whoever sends has reserved this process (another may have taken that, where processes share a lane): it is shown as idle
+        // again when it is about to wait. Who only asks has not.
+        self.was_reserved |= has_sent || !has_asked;
     }
 
     /// Takes the first request out of the queue, if there is one.

@@ -1,11 +1,11 @@
 //! Requests that wait too long for a worker, or find too many waiting: they are refused, so that their clients can turn elsewhere
 //! while it is still of use (`pm.queue_timeout`, `pm.queue_max`, `pm.queue_answer`).
 //!
-//! A PHP thread looks at each request before it runs it, and the helper of a busy process looks every tick at those that wait
-//! there and at the first of the queue. The time that a request has waited goes with it from process to process.
+//! A PHP thread looks at each request before it runs it, and beside a request that takes long the helper looks every tick at those
+//! that wait there and at the first of the queue. The time that a request has waited goes with it from process to process.
 //!
 //! What waits in the kernel, since nobody has accepted its connection, has not begun to wait in this sense: where there is a limit,
-//! a busy pool accepts all the same (`dispatch.rs`).
+//! the helper accepts all the same beside a request that takes long (`dispatch.rs`).
 
 use std::os::fd::AsFd;
 use std::time::Duration;

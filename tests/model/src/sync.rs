@@ -48,7 +48,7 @@ macro_rules! exchange {
 
 atomic!(AtomicBool, bool, load() -> bool; store(value: bool) -> (); swap(value: bool) -> bool;);
 atomic!(AtomicU32, u32, load() -> u32; store(value: u32) -> (); swap(value: u32) -> u32;);
-atomic!(AtomicI32, i32, load() -> i32; fetch_add(value: i32) -> i32; fetch_sub(value: i32) -> i32;);
+atomic!(AtomicI32, i32, load() -> i32; store(value: i32) -> (); fetch_add(value: i32) -> i32; fetch_sub(value: i32) -> i32;);
 atomic!(AtomicU64, u64, load() -> u64; store(value: u64) -> (););
 exchange!(AtomicU32, u32);
 exchange!(AtomicU64, u64);
