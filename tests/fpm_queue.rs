@@ -114,8 +114,10 @@ fn a_request_that_waits_too_long_is_refused_while_all_workers_are_busy() {
         assert!(!pool.has_run(name), "{name} was executed");
     }
     let line = pool.server.log().expect("request(s) refused");
+    assert!(line.contains("WARNING: [pool www] "), "{line}");
+    // Both processes may refuse one in the same moment.
     assert!(
-        line.contains("WARNING: [pool www] 1 request(s) refused: the last one has waited 0.3"),
+        line.contains(" request(s) refused: the last one has waited 0.3"),
         "{line}"
     );
     assert!(line.contains("pm.queue_timeout is 0.300 s"), "{line}");
