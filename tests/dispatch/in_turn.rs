@@ -170,13 +170,19 @@ server!(
 fn expect_few_overtaken(server: &Server, length: u32, keeps: fn(usize) -> bool) {
     server.php("nap.php", NAP);
     let all = CLIENTS * REQUESTS;
+    // More short ones pass while a worker stands still.
+    let allowed = if length < 1000 {
+        all * 3 / 100
+    } else {
+        all / 100
+    };
     expect_in_three_attempts(|| {
         // A worker that stands still between taking a request and running it is overtaken too, and the machine's fault.
         let overtakings = overtakings(&closed_loop(server, length, keeps));
         let most = overtakings.iter().max().copied().unwrap_or(0);
         let overtaken = overtakings.iter().filter(|by| **by > 2 * WORKERS).count();
         // Nor is a single one left where it is while others come and go.
-        if overtaken * 100 <= all && most < 10 * CLIENTS {
+        if overtaken <= allowed && most < 10 * CLIENTS {
             return Ok(());
         }
         Err(format!(
