@@ -424,16 +424,16 @@ impl Seat {
         let mut has_waited = false;
         let mut has_rung = false;
         let mut reactor = driver.lock();
-        reactor.set_expected(driver.watch.expected());
+        let expected = driver.watch.expected();
+        reactor.set_expected(expected);
         let is_between = finished.is_some();
         if let Some(finished) = finished {
             finished.settle(&mut reactor);
         }
-        let expected = driver.watch.expected();
-        if expected == Expected::Medium
-            || expected == Expected::Short && is_between && reactor.has_not_looked()
-        {
-            // The helper has not seen what has come meanwhile.
+        // The helper has not seen what has come meanwhile. (Short ones that have been read are run first: new connections are accepted
+        // when none is left. If this thread gets its work from the pool's queue alone, it is to look all the same.)
+        let is_from_elsewhere = || is_between && !reactor.has_ready() && reactor.has_not_looked();
+        if expected == Expected::Medium || expected == Expected::Short && is_from_elsewhere() {
             reactor.look();
             self.take_ring(&mut reactor);
         }
